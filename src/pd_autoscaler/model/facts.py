@@ -1,0 +1,110 @@
+"""Facts: what the world outside said in one observation, before anything is concluded from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pd_autoscaler.model.node import Endpoint, Role
+from pd_autoscaler.model.signals import Reading
+
+
+class AgentPhase(StrEnum):
+    """How far an agent's library object is."""
+
+    NEW = "new"
+    INITIALISING = "initialising"
+    READY = "ready"
+    FINALISED = "finalised"
+
+
+class EntryState(StrEnum):
+    """What an agent's own calls did to one remote cluster, as that process knows it.
+
+    `unknown` means a call is past its deadline: it may still succeed.
+    """
+
+    LINKING = "linking"
+    LINKED = "linked"
+    UNLINKING = "unlinking"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkEntry:
+    """One row of an agent's link table; an absent row means not linked by this process.
+
+    `peer_incarnation` is what the caller said the peer was when it linked.
+    """
+
+    cluster_id: int
+    state: EntryState
+    peer_incarnation: str = ""
+    code: str = ""
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """Requests inside an engine; None is unknown."""
+
+    waiting: int | None = None
+    running: int | None = None
+    kv_unpulled: int | None = None
+
+    @property
+    def is_idle(self) -> bool | None:
+        """True when nothing is inside, None when that cannot be told."""
+        counts = (self.waiting, self.running, self.kv_unpulled)
+        if any(counts):
+            return False
+        return None if None in counts else True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentState:
+    """One answer of a node's agent; `at_s` is when it arrived (monotonic)."""
+
+    node_id: str
+    at_s: float
+    incarnation: str
+    role: Role | None
+    phase: AgentPhase
+    endpoints: tuple[Endpoint, ...] = ()
+    links: tuple[LinkEntry, ...] = ()
+    engine: EngineLoad = field(default_factory=EngineLoad)
+    calls_in_flight: int = 0
+    calls_hung: int = 0
+    epoch: int = 0
+    holder: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvidedNode:
+    """One node as its provider lists it."""
+
+    id: str
+    role: Role
+    agent_url: str
+    metrics_url: str
+    engine_url: str = ""
+    request_id: str = ""
+    is_standby: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """One observation; None is 'could not be read', which is never 'empty'.
+
+    `agents` and `readings` hold what answered this time; whoever is missing was silent.
+    """
+
+    now_s: float
+    now_unix_s: float
+    provided: tuple[ProvidedNode, ...] | None = None
+    published: frozenset[str] | None = None
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    agents: Mapping[str, AgentState] = field(default_factory=dict)
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)

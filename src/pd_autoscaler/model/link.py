@@ -1,0 +1,86 @@
+"""Links: one decoder node to one prompt node, and the table of states they move through."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from pd_autoscaler.errors import TransitionError
+
+
+class LinkState(StrEnum):
+    """What is known of a pair.
+
+    `suspect` means that one end may hold an entry which the other lacks (a restarted peer, a call
+    whose outcome is unknown): only a forced unlink on both ends leads out of it.
+    """
+
+    ABSENT = "absent"
+    LINKING = "linking"
+    LINKED = "linked"
+    UNLINKING = "unlinking"
+    FAILED = "failed"
+    SUSPECT = "suspect"
+
+
+_L = LinkState
+
+LINK_MOVES: Mapping[LinkState, frozenset[LinkState]] = MappingProxyType(
+    {
+        # Adopting a link that somebody else made is a move, too.
+        _L.ABSENT: frozenset({_L.LINKING, _L.LINKED, _L.SUSPECT, _L.FAILED}),
+        _L.LINKING: frozenset({_L.LINKED, _L.ABSENT, _L.FAILED, _L.SUSPECT}),
+        _L.LINKED: frozenset({_L.UNLINKING, _L.ABSENT, _L.SUSPECT}),
+        _L.UNLINKING: frozenset({_L.ABSENT, _L.LINKED, _L.SUSPECT, _L.LINKING}),
+        _L.FAILED: frozenset({_L.LINKING, _L.LINKED, _L.ABSENT, _L.SUSPECT}),
+        _L.SUSPECT: frozenset({_L.ABSENT, _L.UNLINKING, _L.LINKED, _L.LINKING, _L.FAILED}),
+    }
+)
+
+
+class Verdict(StrEnum):
+    """What a status code of the native library means for whoever called."""
+
+    SUCCESS = "success"
+    RETRY = "retry"
+    FORCE = "force"
+    REPLACE = "replace"
+    CONFIG = "config"
+
+
+Pair = tuple[str, str]
+"""(decoder node id, prompt node id)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One pair as the controller knows it; times are monotonic seconds.
+
+    `attempts` counts failures since the last success; `retry_at_s` is when the next try is due.
+    """
+
+    decoder: str
+    prompt: str
+    state: LinkState
+    since_s: float
+    attempts: int = 0
+    code: str = ""
+    why: str = ""
+    retry_at_s: float = 0.0
+    decoder_incarnation: str = ""
+    prompt_incarnation: str = ""
+
+    @property
+    def pair(self) -> Pair:
+        """The two node ids, decoder first."""
+        return (self.decoder, self.prompt)
+
+    def moved_to(self, state: LinkState, *, now_s: float, why: str = "", code: str = "") -> "Link":
+        """Return this link in its new state, or raise TransitionError if no such move exists."""
+        if state is self.state:
+            return replace(self, why=why or self.why, code=code or self.code)
+        if state not in LINK_MOVES[self.state]:
+            raise TransitionError(
+                f"link {self.decoder}-{self.prompt}: {self.state} -> {state} is not a move"
+            )
+        return replace(self, state=state, since_s=now_s, why=why, code=code)

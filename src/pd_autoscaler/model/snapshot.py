@@ -1,0 +1,94 @@
+"""The snapshot: everything the pure half may know, taken once a cycle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pd_autoscaler.model.decision import Target
+from pd_autoscaler.model.link import LinkState
+from pd_autoscaler.model.node import COMING, Node, NodeState, Role
+from pd_autoscaler.model.signals import NodeSignals, RoleSignals
+
+
+class Bottleneck(StrEnum):
+    """Which side holds requests up."""
+
+    PROMPT = "prompt"
+    DECODER = "decoder"
+    LINK = "link"
+    IDLE = "idle"
+    NONE = "none"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """The bottleneck and the evidence it was read from."""
+
+    bottleneck: Bottleneck = Bottleneck.UNKNOWN
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What no target may leave: counts of nodes, and prompt/decoder ratio bounds."""
+
+    prompt_min: int = 1
+    prompt_max: int = 100
+    decoder_min: int = 1
+    decoder_max: int = 100
+    nodes_max: int = 200
+    ratio_min: float | None = None
+    ratio_max: float | None = None
+
+    def min_of(self, role: Role) -> int:
+        """Fewest nodes of a role."""
+        return self.prompt_min if role is Role.PROMPT else self.decoder_min
+
+    def max_of(self, role: Role) -> int:
+        """Most nodes of a role."""
+        return self.prompt_max if role is Role.PROMPT else self.decoder_max
+
+
+@dataclass(frozen=True, slots=True)
+class LeadTime:
+    """Measured seconds of one phase of a node's life."""
+
+    p50_s: float
+    p95_s: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a policy decides from; `now_s` is monotonic, `now_unix_s` is wall time."""
+
+    now_s: float
+    now_unix_s: float
+    target: Target
+    nodes: tuple[Node, ...] = ()
+    prompt: RoleSignals = field(default_factory=RoleSignals)
+    decoder: RoleSignals = field(default_factory=RoleSignals)
+    node_signals: Mapping[str, NodeSignals] = field(default_factory=dict)
+    attribution: Attribution = field(default_factory=Attribution)
+    limits: Limits = field(default_factory=Limits)
+    lead_times: Mapping[str, LeadTime] = field(default_factory=dict)
+    published: frozenset[str] | None = None
+    links: Mapping[LinkState, int] = field(default_factory=dict)
+    is_synced: bool = True
+
+    def of(self, role: Role) -> RoleSignals:
+        """Return the signals of one role."""
+        return self.prompt if role is Role.PROMPT else self.decoder
+
+    def count(self, role: Role, *states: NodeState) -> int:
+        """Count nodes of a role in these states."""
+        return sum(node.role is role and node.state in states for node in self.nodes)
+
+    def coming(self, role: Role) -> int:
+        """Count nodes of a role that are on their way to serve."""
+        return self.count(role, *COMING)
+
+    def serving(self, role: Role) -> int:
+        """Count nodes of a role that serve."""
+        return self.count(role, NodeState.SERVING)
