@@ -5,7 +5,7 @@ happen) or OutcomeUnknownError (a deadline passed; the effect is possible), and 
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from pd_autoscaler.model.decision import Mode, Target
@@ -148,8 +148,9 @@ class Remembered:
     """What a journal hands to a controller that starts.
 
     `linked` holds, per prompt incarnation, the decoder cluster ids that ever linked it and were
-    not forgotten since; `draining` the nodes that were on their way out; `open_intents` the
-    actions begun and never ended.
+    not forgotten since; `nodes` the nodes of the last report, `draining` those of them that were
+    on their way out, `drains` those an operator asked to go; `pending` the roles of start requests
+    that no node answers to yet; `open_intents` the actions begun and never ended.
     """
 
     epoch: int = 0
@@ -157,8 +158,11 @@ class Remembered:
     target: tuple[int, int] | None = None
     mode: str = "active"
     request_count: int = 0
-    linked: Mapping[str, frozenset[int]] | None = None
+    linked: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    nodes: frozenset[str] = frozenset()
     draining: frozenset[str] = frozenset()
+    drains: frozenset[str] = frozenset()
+    pending: Mapping[str, Role] = field(default_factory=dict)
     open_intents: tuple[str, ...] = ()
 
 
@@ -177,19 +181,30 @@ class Journal(Protocol):
         """Remember the loop's mode."""
         ...
 
+    async def set_drains(self, node_ids: Iterable[str]) -> None:
+        """Remember which nodes an operator asked to go."""
+        ...
+
     async def set_target(self, prompt: int, decoder: int, why: str) -> None:
         """Remember the standing target."""
         ...
 
-    async def intend(self, actions: Sequence[Action]) -> tuple[int, ...]:
-        """Write actions ahead of doing them and return an intent id for each.
+    async def intend(
+        self, actions: Sequence[Action], *, decoder_clusters: Mapping[str, Sequence[int]] = ...
+    ) -> tuple[int, ...]:
+        """Write actions ahead of doing them, all or none, and return an intent id for each.
 
-        A LinkNodes action also records its decoder's cluster ids under each prompt incarnation.
+        A LinkNodes action also records its decoder's cluster ids (looked up by node id in
+        `decoder_clusters`, by default empty) under each prompt incarnation it names.
         """
         ...
 
     async def ended(self, intent_id: int, outcome: Outcome) -> None:
         """Write how an intended action ended."""
+        ...
+
+    async def remember_linked(self, prompt_incarnation: str, cluster_ids: Iterable[int]) -> None:
+        """Keep decoder ids whose link to a prompt incarnation was found, not made."""
         ...
 
     async def forget_linked(self, prompt_incarnation: str, cluster_ids: Iterable[int]) -> None:

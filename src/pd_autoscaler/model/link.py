@@ -27,8 +27,8 @@ _L = LinkState
 
 LINK_MOVES: Mapping[LinkState, frozenset[LinkState]] = MappingProxyType(
     {
-        # Adopting a link that somebody else made is a move, too.
-        _L.ABSENT: frozenset({_L.LINKING, _L.LINKED, _L.SUSPECT, _L.FAILED}),
+        # Adopting what somebody else did, or is doing, is a move, too.
+        _L.ABSENT: frozenset({_L.LINKING, _L.LINKED, _L.UNLINKING, _L.SUSPECT, _L.FAILED}),
         _L.LINKING: frozenset({_L.LINKED, _L.ABSENT, _L.FAILED, _L.SUSPECT}),
         _L.LINKED: frozenset({_L.UNLINKING, _L.ABSENT, _L.SUSPECT}),
         _L.UNLINKING: frozenset({_L.ABSENT, _L.LINKED, _L.SUSPECT, _L.LINKING}),

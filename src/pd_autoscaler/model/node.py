@@ -62,6 +62,9 @@ COMING = frozenset({_S.STARTING, _S.INITIALISING, _S.LINKING, _S.SWITCHING})
 LEAVING = frozenset({_S.DRAINING, _S.UNLINKING, _S.STOPPING})
 """States of a node that is on its way out."""
 
+OUTWARD = LEAVING | {_S.FAILED}
+"""States whose removal a restarted controller must go on with: links may be cut already."""
+
 MESHED = frozenset({_S.LINKING, _S.SERVING, _S.DRAINING})
 """States in which a node's links are wanted or still in use."""
 
@@ -103,6 +106,7 @@ class Node:
     served_at_s: float | None = None
     ready_at_s: float | None = None
     attempts: int = 0
+    retry_at_s: float = 0.0
     is_suspect: bool = False
 
     def moved_to(self, state: NodeState, *, now_s: float, why: str = "") -> "Node":
@@ -110,7 +114,15 @@ class Node:
         if state not in NODE_MOVES[self.state]:
             raise TransitionError(f"node {self.id}: {self.state} -> {state} is not a move")
         served = now_s if state is NodeState.SERVING else self.served_at_s
-        return replace(self, state=state, since_s=now_s, why=why, served_at_s=served, attempts=0)
+        return replace(
+            self,
+            state=state,
+            since_s=now_s,
+            why=why,
+            served_at_s=served,
+            attempts=0,
+            retry_at_s=0.0,
+        )
 
     @property
     def cluster_ids(self) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pd_autoscaler.model.decision import Decision, Mode, Target
-from pd_autoscaler.model.link import Link
+from pd_autoscaler.model.facts import EngineLoad
+from pd_autoscaler.model.link import Link, Verdict
 from pd_autoscaler.model.node import NodeState, Role
 from pd_autoscaler.model.plan import Action, Plan
 from pd_autoscaler.model.snapshot import Snapshot
@@ -21,11 +22,12 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The action took no effect; `code` is the native status where one was returned."""
+    """The action took no effect; `code` and `verdict` are the native status and its meaning."""
 
     action: Action
     why: str
     retryable: bool = True
+    verdict: Verdict | None = None
     took_s: float = 0.0
     code: str = ""
 
@@ -60,7 +62,9 @@ class Report:
 
     `decision` is the policy's answer, `guarded` what the guard left of it, `gates` the gates that
     fired, `snapshot.target` the standing target before and `target` the one after.
-    `phase_s` holds seconds spent by phase.
+    `phase_s` holds seconds spent by phase, `hung_calls` counts native calls past their deadline by
+    node id, `engine_load` is what each agent that answered said is inside its engine, `epoch` the
+    fencing epoch (0 before one is taken).
     """
 
     cycle: int
@@ -77,3 +81,6 @@ class Report:
     link_events: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
     phase_s: Mapping[str, float] = field(default_factory=dict)
+    hung_calls: Mapping[str, int] = field(default_factory=dict)
+    engine_load: Mapping[str, EngineLoad] = field(default_factory=dict)
+    epoch: int = 0
