@@ -137,8 +137,8 @@ class ClusterLine(Wire):
 class ErrorReply(Wire):
     """The body of every answer that is not 2xx; `reason` is from a closed set.
 
-    Reasons: bad_request, fenced, incarnation_mismatch, not_ready, already_initialised,
-    hung_calls, no_free_slot, library_failed, deadline.
+    Reasons: bad_request, unauthorised, fenced, incarnation_mismatch, not_ready,
+    already_initialised, hung_calls, no_free_slot, library_failed, internal_error, deadline.
     """
 
     reason: str
