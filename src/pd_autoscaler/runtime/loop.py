@@ -1,0 +1,400 @@
+"""The control loop: observe, decide, plan, act, report; one cycle at a time."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from pd_autoscaler.core import guard, lead_times, lifecycle, outcomes, planner, signals, snapshots
+from pd_autoscaler.core.fleet import Fleet
+from pd_autoscaler.core.rules import Rules
+from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Mode, Target
+from pd_autoscaler.model.facts import Facts
+from pd_autoscaler.model.node import NodeState, Role
+from pd_autoscaler.model.plan import Action, LinkNodes, Plan, StartNode, in_waves
+from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report
+from pd_autoscaler.model.snapshot import Snapshot
+from pd_autoscaler.model.wording import sentence
+from pd_autoscaler.ports import Fence, Journal, Lease, NodeAgent, NodeProvider, ReportSink, Router
+from pd_autoscaler.runtime.actuator import Actuator, Deadlines
+from pd_autoscaler.runtime.observer import Observer
+from pd_autoscaler.runtime.policy_runner import PolicyRunner
+from pd_autoscaler.runtime.scribe import Scribe
+from pd_autoscaler.runtime.standing import Standing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """How the loop runs; times in seconds.
+
+    `gap_min_s` keeps pokes from making cycles follow each other without a breath. A cycle that
+    fails unexpectedly is given up and the next one tried, `faults_in_a_row_max` times; then the
+    error ends the loop, so that a supervisor begins it afresh from what is there.
+    """
+
+    period_s: float = 10.0
+    gap_min_s: float = 0.1
+    faults_in_a_row_max: int = 0
+    is_advisory: bool = False
+    rules: Rules = field(default_factory=Rules)
+    signals: snapshots.SignalRules = field(default_factory=snapshots.SignalRules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """The ports that the loop acts through."""
+
+    provider: NodeProvider
+    router: Router
+    agents: NodeAgent
+    journal: Journal
+    lease: Lease
+
+
+class ControlLoop:
+    """Brings the fleet to the target that the policy asks for and the guard allows.
+
+    `control` is what operators ask through; `run` ends by cancellation, or with the error of the
+    last of too many cycles that failed in a row.
+    """
+
+    def __init__(
+        self,
+        settings: LoopSettings,
+        outside: Outside,
+        *,
+        observer: Observer,
+        policy: PolicyRunner,
+        deadlines: Deadlines,
+        sinks: Sequence[ReportSink] = (),
+    ) -> None:
+        self._settings = settings
+        self._outside = outside
+        self._observer = observer
+        self._policy = policy
+        self._deadlines = deadlines
+        self._sinks = sinks
+        self._poked = anyio.Event()
+        self._scribe = Scribe()
+        self._fleet = Fleet()
+        self._signals = signals.Signals(keep_s=max(300.0, settings.signals.window_s))
+        self._leads = lead_times.LeadTimes()
+        self._guard: guard.GuardMemory | None = None
+        self._moves: list[Move] = []
+        self._kept: dict[str, frozenset[int]] = {}
+        self._faults: list[str] = []
+        self._cycle = 0
+        self._epoch = 0
+        self._remembered_epoch = 0
+        self._began_s = 0.0
+        self.control = Standing(
+            outside.journal,
+            settings.rules.guard.limits,
+            is_advisory=settings.is_advisory,
+            poke=self.poke,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The fencing epoch; 0 before the first cycle."""
+        return self._epoch
+
+    @property
+    def is_policy_hung(self) -> bool:
+        """Whether a policy call is past its deadline and has not returned."""
+        return self._policy.is_hung
+
+    def poke(self) -> None:
+        """Have the next cycle begin at once instead of at its period."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Take up what the journal remembers and run cycles until cancelled."""
+        await self._take_up()
+        async with anyio.create_task_group() as group:
+            actuator = Actuator(
+                group,
+                provider=self._outside.provider,
+                router=self._outside.router,
+                agents=self._outside.agents,
+                journal=self._outside.journal,
+                deadlines=self._deadlines,
+                fence=lambda: Fence(self._epoch, self._outside.lease.holder),
+                poke=self.poke,
+            )
+            while True:
+                began_s = anyio.current_time()
+                await self._try_cycle(actuator)
+                await self._wait_until(began_s + self._settings.period_s)
+
+    async def _wait_until(self, next_s: float) -> None:
+        """Wait for the next period or a poke, and always for the smallest gap."""
+        await anyio.sleep(self._settings.gap_min_s)
+        with anyio.move_on_after(max(0.0, next_s - anyio.current_time())):
+            await self._poked.wait()
+        self._poked = anyio.Event()
+
+    async def _take_up(self) -> None:
+        remembered = await self._outside.journal.remembered()
+        self._began_s = anyio.current_time()
+        self._cycle = remembered.cycle
+        self._remembered_epoch = remembered.epoch
+        self.control.take_up(remembered)
+        self._fleet = replace(
+            self._fleet,
+            request_count=remembered.request_count,
+            linked=dict(remembered.linked),
+            leaving=remembered.draining,
+            former=remembered.nodes,
+        )
+        for request_id, role in sorted(remembered.pending.items()):
+            # Asked for and not named yet: asking again under the same id asks for nothing more.
+            start = StartNode(role, request_id)
+            self._fleet, _ = outcomes.begun(self._fleet, start, now_s=self._began_s)
+        self._kept = dict(self._fleet.linked)
+        for intent in remembered.open_intents:
+            log.warning("found an open intent, its outcome is unknown: %s", intent)
+
+    async def _try_cycle(self, actuator: Actuator) -> None:
+        """Run one cycle; a fault of our own ends it, and only too many in a row end the loop."""
+        try:
+            await self._run_cycle(actuator)
+        except Exception as error:
+            self._faults.append(f"a cycle failed: {type(error).__name__}: {error}")
+            if len(self._faults) > self._settings.faults_in_a_row_max:
+                raise
+            log.exception("a cycle failed unexpectedly, the next one goes on from there")
+        else:
+            self._faults = []
+
+    async def _run_cycle(self, actuator: Actuator) -> None:
+        """Observe, decide, plan, act, report."""
+        phases, rules = _Phases(anyio.current_time()), self._settings.rules
+        ended = actuator.ended()
+        self._take_in(ended)
+        facts = await self._observer.observe(self._fleet.nodes.values())
+        phases.end("observe")
+
+        snapshot, moves, alarms = await self._concluded(facts)
+        # Before anything is planned: links to be made are kept with their intents.
+        await self._keep_linked()
+        decision = await self._decide(snapshot)
+        phases.end("decide")
+
+        memory = self._guard or guard.GuardMemory(began_s=self._began_s)
+        answer = guard.guarded(decision, snapshot, rules.guard, memory)
+        target = await self._stand(snapshot.target, answer.decision)
+        has_moved = target == answer.decision
+        # A change that was not made starts no cooldown.
+        changed_at_s = answer.memory.changed_at_s if has_moved else memory.changed_at_s
+        self._guard = replace(answer.memory, changed_at_s=changed_at_s)
+        plan = await self._planned(snapshot, target, actuator.busy)
+        phases.end("plan")
+
+        await self._act(actuator, plan)
+        phases.end("act")
+        self._cycle += 1
+        alarms += [*self._faults, *([self._scribe.alarm] if self._scribe.alarm else [])]
+        agents = self._fleet.agents
+        await self._report(
+            Report(
+                cycle=self._cycle,
+                snapshot=snapshot,
+                decision=decision,
+                guarded=answer.decision,
+                gates=answer.gates,
+                target=target,
+                mode=self.control.mode,
+                plan=plan,
+                outcomes=ended,
+                moves=tuple(moves),
+                links=tuple(self._fleet.links.values()),
+                alarms=tuple(alarms),
+                hung_calls={k: v.calls_hung for k, v in agents.items() if v.calls_hung},
+                engine_load={k: v.engine for k, v in facts.agents.items()},
+                epoch=self._epoch,
+                phase_s=phases.spent_s,
+            )
+        )
+
+    def _take_in(self, ended: Sequence[Outcome]) -> None:
+        """Let the outcomes change the fleet; what fails to be taken in counts as unknown."""
+        now_s = anyio.current_time()
+        try:
+            self._fleet = outcomes.all_ended(self._fleet, ended, self._settings.rules, now_s=now_s)
+        except Exception:
+            self._fleet = outcomes.doubted(self._fleet, ended, now_s=now_s)
+            raise
+
+    async def _concluded(self, facts: Facts) -> tuple[Snapshot, list[Move], list[str]]:
+        """Let the facts move the fleet, and take the snapshot."""
+        rules, control = self._settings.rules, self.control
+        was_synced = self._fleet.is_synced
+        self._fleet, moves, alarms = lifecycle.observed(self._fleet, facts, rules)
+        await self._drained()
+        moves, self._moves = [*self._moves, *moves], []
+        self._leads = lead_times.measured(self._leads, moves)
+        self._signals = signals.observed(self._signals, facts, tuple(self._fleet.nodes.values()))
+        alarms += await self._fenced(facts, was_synced=was_synced)
+        if control.target is None and self._fleet.is_synced:
+            await self._scribe.write(
+                control.move(snapshots.found_target(self._fleet, rules.guard.limits))
+            )
+        snapshot = snapshots.taken(
+            self._fleet,
+            facts,
+            control.target or snapshots.found_target(self._fleet, rules.guard.limits),
+            memory=self._signals,
+            leads=self._leads.percentiles(),
+            rules=self._settings.signals,
+            limits=rules.guard.limits,
+        )
+        return snapshot, moves, alarms
+
+    async def _drained(self) -> None:
+        """Forget what operators asked of nodes that are gone, or back in their pool."""
+        asked, nodes = self.control.drains, self._fleet.nodes.values()
+        left = asked & {n.id for n in nodes if n.state is not NodeState.STANDBY}
+        is_new = left != asked and self._fleet.is_synced
+        if is_new and await self._scribe.write(self._outside.journal.set_drains(left)):
+            self.control.drains = left
+        self._fleet = replace(self._fleet, drains=left)
+
+    async def _fenced(self, facts: Facts, *, was_synced: bool) -> list[str]:
+        """Take an epoch above every one seen; say so when another controller took a higher one."""
+        if not self._outside.lease.is_leader:
+            # Whoever leads meanwhile takes a higher one; so does this one when it leads again.
+            self._epoch = 0
+            return []
+        mine = self._outside.lease.holder
+        others = [
+            a.holder
+            for a in facts.agents.values()
+            if a.epoch >= self._epoch and a.holder not in {"", mine}
+        ]
+        # Until all have answered once, a higher epoch may be that of a controller long gone.
+        if not self._epoch or (others and not was_synced):
+            seen = max((a.epoch for a in facts.agents.values()), default=0)
+            epoch = 1 + max(seen, self._remembered_epoch)
+            if await self._scribe.write(self._outside.journal.set_epoch(epoch)):
+                self._epoch = self._remembered_epoch = epoch
+            return []
+        if not others:
+            return []
+        return [f"the agents obey another controller ({min(others)}): this one's calls are refused"]
+
+    async def _decide(self, snapshot: Snapshot) -> Decision:
+        if self.control.mode in {Mode.PAUSED, Mode.STOPPED}:
+            return Hold(HoldReason.PAUSED, "an operator paused the policy")
+        if self._scribe.alarm:
+            return Hold(HoldReason.JOURNAL_FAILED, self._scribe.alarm)
+        if self._fleet.is_blind:
+            return Hold(HoldReason.MASS_FAILURE, "too much of the fleet is silent")
+        return await self._policy.decide(snapshot)
+
+    async def _stand(self, standing: Target, decision: Decision) -> Target:
+        """Move the standing target to the guard's answer, once the journal has it."""
+        control = self.control
+        was_overruled = control.mode in {Mode.PAUSED, Mode.STOPPED} or (
+            control.target is not None and control.target != standing
+        )
+        if isinstance(decision, Hold) or decision == standing or was_overruled:
+            # An operator who spoke while the policy thought has the last word.
+            return control.target or standing
+        await self._scribe.write(self.control.move(decision))
+        return self.control.target or standing
+
+    async def _planned(self, snapshot: Snapshot, target: Target, busy: frozenset[str]) -> Plan:
+        rules, now_s = self._settings.rules, snapshot.now_s
+        leave = planner.Leave(
+            may_remove=now_s - self._began_s >= rules.guard.down_window_s,
+            spare=frozenset(role for role in Role if guard.can_spare(snapshot, role)),
+        )
+        plan = planner.planned(self._fleet, target, rules, busy=busy, leave=leave, now_s=now_s)
+        removes = any(isinstance(action, planner.REMOVALS) for action in plan.actions)
+        if removes and self._may_act():
+            # Validated again: the policy may have thought for seconds since the snapshot.
+            return self._with_premise(plan, await self._observer.published())
+        return plan
+
+    def _with_premise(self, plan: Plan, published: frozenset[str] | None) -> Plan:
+        """Drop the removals that would leave too few, by what the router says just now."""
+        kept: list[Action] = []
+        notes = list(plan.notes)
+        for action in plan.actions:
+            if not isinstance(action, planner.REMOVALS):
+                kept.append(action)
+            elif published is None:
+                notes.append(f"{action.node_id} is not withdrawn: the router does not answer")
+            elif planner.premise_holds(self._fleet, action, published, self._settings.rules):
+                kept.append(action)
+                # The next removal must leave enough without this one.
+                published -= {action.node_id}
+            else:
+                notes.append(f"{action.node_id} is not withdrawn: too few others serve")
+        return in_waves(kept, tuple(notes))
+
+    def _may_act(self) -> bool:
+        is_idle = self.control.mode in {Mode.STOPPED, Mode.ADVISORY}
+        return bool(self._epoch) and not is_idle and self._outside.lease.is_leader
+
+    async def _act(self, actuator: Actuator, plan: Plan) -> None:
+        """Begin the plan's actions; what cannot be written ahead is not begun."""
+        if not self._may_act() or not plan.actions:
+            return
+        begun: list[Action] = []
+
+        async def begin() -> None:
+            begun.extend(await actuator.begin(plan, self._fleet, may_begin=self._may_act))
+
+        await self._scribe.write(begin())
+        self._fleet, moves = outcomes.all_begun(self._fleet, begun, now_s=anyio.current_time())
+        self._moves += moves
+        for action in begun:
+            if isinstance(action, LinkNodes):
+                # The intent has written these.
+                ids = frozenset(self._fleet.nodes[action.decoder_id].cluster_ids)
+                for peer in action.prompts:
+                    kept = self._kept.get(peer.incarnation, frozenset())
+                    self._kept[peer.incarnation] = kept | ids
+
+    async def _keep_linked(self) -> None:
+        """Have the journal follow which decoder ids prompt nodes may hold."""
+        journal, after = self._outside.journal, self._fleet.linked
+        for incarnation in sorted(self._kept.keys() | after.keys()):
+            old = self._kept.get(incarnation, frozenset())
+            new = after.get(incarnation, frozenset())
+            writes = [journal.forget_linked(incarnation, old - new)] if old - new else []
+            writes += [journal.remember_linked(incarnation, new - old)] if new - old else []
+            # What could not be written is tried again in the next cycle.
+            if all([await self._scribe.write(write) for write in writes]):
+                self._kept[incarnation] = new
+
+    async def _report(self, report: Report) -> None:
+        self.control.latest = report
+        await self._scribe.write(self._outside.journal.append(report))
+        for sink in self._sinks:
+            sink.append(report)
+        for move in report.moves:
+            log.info("%s %s -> %s: %s", move.node_id, move.before, move.after, move.why)
+        for outcome in report.outcomes:
+            if not isinstance(outcome, Done):
+                ending = "failed" if isinstance(outcome, Failed) else "has an unknown outcome"
+                log.warning("%s %s: %s", sentence(outcome.action), ending, outcome.why)
+
+
+class _Phases:
+    """A stop-watch over the phases of a cycle."""
+
+    def __init__(self, began_s: float) -> None:
+        self._last_s = began_s
+        self.spent_s: dict[str, float] = {}
+
+    def end(self, phase: str) -> None:
+        """Note how long the phase that ends now has taken."""
+        now_s = anyio.current_time()
+        self.spent_s[phase] = now_s - self._last_s
+        self._last_s = now_s
