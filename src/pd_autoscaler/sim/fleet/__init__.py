@@ -1,0 +1,1 @@
+"""A plain simulated fleet: nodes, their link tables on both sides, a router, supply and load."""
