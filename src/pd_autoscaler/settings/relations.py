@@ -1,0 +1,154 @@
+"""Which settings must fit one another; each function returns one sentence per misfit."""
+
+from collections.abc import Iterator
+
+from pd_autoscaler.settings.sections import (
+    AdminSettings,
+    AgentSettings,
+    GuardSettings,
+    JournalSettings,
+    LinkSettings,
+    LoopSettings,
+    NodeSettings,
+    ProviderSettings,
+    RouterSettings,
+    ScrapeSettings,
+)
+
+PAIR_AWARE: frozenset[str] = frozenset()
+"""Router kinds that only pair nodes which are linked: none of those shipped."""
+
+
+def of_cycle(loop: LoopSettings, scrape: ScrapeSettings, node: NodeSettings) -> Iterator[str]:
+    """Check what must fit the loop's period."""
+    period = f"loop.period_s ({loop.period_s:g})"
+    if loop.policy_deadline_s >= loop.period_s:
+        yield (
+            f"loop.policy_deadline_s ({loop.policy_deadline_s:g}) is not below {period}; "
+            "a policy that hangs would make every cycle late"
+        )
+    if loop.cycle_gap_min_s > loop.period_s:
+        yield (
+            f"loop.cycle_gap_min_s ({loop.cycle_gap_min_s:g}) is above {period}; "
+            "no cycle would keep its period"
+        )
+    if scrape.deadline_s >= loop.period_s:
+        yield (
+            f"scrape.deadline_s ({scrape.deadline_s:g}) is not below {period}; "
+            "one silent node would make every cycle late"
+        )
+    if scrape.age_max_s < loop.period_s:
+        yield (
+            f"scrape.age_max_s ({scrape.age_max_s:g}) is below {period}; "
+            "every second cycle would hold"
+        )
+    if scrape.window_s < loop.period_s:
+        yield (
+            f"scrape.window_s ({scrape.window_s:g}) is below {period}; "
+            "no window would hold the two pages that a rate needs"
+        )
+    if node.lost_after_s < loop.period_s:
+        yield (
+            f"node.lost_after_s ({node.lost_after_s:g}) is below {period}; "
+            "one missed answer would count as a lost node"
+        )
+
+
+def of_guard(guard: GuardSettings) -> Iterator[str]:
+    """Check the limits for a target that fits them all."""
+    for role, least, most in (
+        ("prompt", guard.prompt_min, guard.prompt_max),
+        ("decoder", guard.decoder_min, guard.decoder_max),
+    ):
+        if least > most:
+            yield (
+                f"guard.{role}_min ({least}) is above guard.{role}_max ({most}); "
+                "no target would be allowed"
+            )
+    if guard.prompt_min + guard.decoder_min > guard.nodes_max:
+        yield (
+            f"guard.prompt_min + guard.decoder_min ({guard.prompt_min} + {guard.decoder_min}) is "
+            f"above guard.nodes_max ({guard.nodes_max}); no target would be allowed"
+        )
+    if guard.up_window_s > guard.down_window_s:
+        yield (
+            f"guard.up_window_s ({guard.up_window_s:g}) is above guard.down_window_s "
+            f"({guard.down_window_s:g}); the cluster would shrink sooner than it grows"
+        )
+    yield from _of_ratios(guard)
+
+
+def _of_ratios(guard: GuardSettings) -> Iterator[str]:
+    least, most = guard.ratio_min, guard.ratio_max
+    if least is not None and most is not None and least > most:
+        yield (
+            f"guard.ratio_min ({least:g}) is above guard.ratio_max ({most:g}); "
+            "no target would be allowed"
+        )
+    if least is not None and guard.prompt_max / guard.decoder_min < least:
+        yield (
+            f"guard.ratio_min ({least:g}) cannot be reached with guard.prompt_max "
+            f"({guard.prompt_max}) and guard.decoder_min ({guard.decoder_min}); "
+            "no target would be allowed"
+        )
+    if most is not None and guard.prompt_min / guard.decoder_max > most:
+        yield (
+            f"guard.ratio_max ({most:g}) cannot be reached with guard.prompt_min "
+            f"({guard.prompt_min}) and guard.decoder_max ({guard.decoder_max}); "
+            "no target would be allowed"
+        )
+
+
+def of_links(links: LinkSettings, router: RouterSettings) -> Iterator[str]:
+    """Check the links' deadlines in the order in which they must pass."""
+    if links.deadline_s * 1000 <= links.timeout_ms:
+        yield (
+            f"links.deadline_s ({links.deadline_s:g}) is not above links.timeout_ms "
+            f"({links.timeout_ms}); every slow link would be given up before the library does"
+        )
+    if links.join_deadline_s <= links.deadline_s:
+        yield (
+            f"links.join_deadline_s ({links.join_deadline_s:g}) is not above links.deadline_s "
+            f"({links.deadline_s:g}); a decoder would be withdrawn before its first try ends"
+        )
+    if links.backoff_s > links.backoff_max_s:
+        yield (
+            f"links.backoff_s ({links.backoff_s:g}) is above links.backoff_max_s "
+            f"({links.backoff_max_s:g}); the first wait would be longer than the longest"
+        )
+    if links.publish_quorum < 1 and router.kind not in PAIR_AWARE:
+        yield (
+            f"links.publish_quorum ({links.publish_quorum:g}) is below 1 and a router of kind "
+            f"{router.kind} is not pair-aware; requests would go to pairs without a link"
+        )
+
+
+def of_places(provider: ProviderSettings, router: RouterSettings) -> Iterator[str]:
+    """Check that what a kind needs is there, and what it would ignore is not."""
+    if provider.kind == "static" and not provider.nodes:
+        yield "provider.kind is static and provider.nodes is empty; list the nodes that run"
+    if provider.kind == "static" and provider.url is not None:
+        yield "provider.url is set and provider.kind is static; it would be ignored"
+    if provider.kind != "static" and provider.nodes:
+        yield f"provider.nodes is set and provider.kind is {provider.kind}; it would be ignored"
+    if router.kind == "none" and router.url is not None:
+        yield "router.url is set and router.kind is none; it would be ignored"
+    ids = [node.id for node in provider.nodes]
+    for node_id in sorted({i for i in ids if ids.count(i) > 1}):
+        yield f"provider.nodes names {node_id} {ids.count(node_id)} times; ids must differ"
+
+
+def of_journal(journal: JournalSettings, guard: GuardSettings) -> Iterator[str]:
+    """Check that the journal keeps what a restart needs."""
+    if journal.keep_s < guard.down_window_s:
+        yield (
+            f"journal.keep_s ({journal.keep_s:g}) is below guard.down_window_s "
+            f"({guard.down_window_s:g}); a restart could not rebuild the window"
+        )
+
+
+def of_tokens(agent: AgentSettings, admin: AdminSettings) -> Iterator[str]:
+    """Check that each token comes from one place."""
+    for name, section in (("agent", agent), ("admin", admin)):
+        if section.token is not None and section.token_file is not None:
+            yield f"{name}.token and {name}.token_file are both set; keep one"

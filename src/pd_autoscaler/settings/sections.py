@@ -1,0 +1,220 @@
+"""The sections: every value with its unit in its name and its bounds in its type."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+
+from pd_autoscaler.model.node import Role
+
+
+class Section(BaseModel):
+    """A group of settings: unknown names are refused, values cannot change later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        # YAML reads `yes` as true, and Python takes true for 1.
+        if isinstance(value, bool) and {int, float} & _types(cls, info.field_name):
+            raise ValueError("must be a number, not yes or no")
+        return value
+
+
+def _types(section: type[BaseModel], name: str | None) -> set[object]:
+    annotation = section.model_fields[name or ""].annotation
+    return {annotation, *get_args(annotation)}
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or any(c.isspace() for c in value):
+        raise ValueError("must be an address such as http://host:port")
+    return value
+
+
+def _node_id(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", value):
+        raise ValueError("must be a name of letters, digits, '.', '_' and '-'")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+NodeId = Annotated[str, AfterValidator(_node_id)]
+
+
+class LoopSettings(Section):
+    """How often the loop turns, and which policy it asks."""
+
+    period_s: float = Field(default=10.0, gt=0, le=600)
+    """Seconds from the start of one cycle to the start of the next."""
+    advisory: bool = False
+    """Decide and report, but never act."""
+    policy: str = Field(default="queue-pressure", min_length=1)
+    """The name of an installed policy."""
+    policy_params: dict[str, Any] = Field(default_factory=dict)
+    """The policy's own parameters; it refuses unknown ones at start."""
+    policy_deadline_s: float = Field(default=5.0, gt=0, le=600)
+    """A policy that has not answered by then makes the cycle hold."""
+    cycle_gap_min_s: float = Field(default=0.1, ge=0, le=60)
+    """Least pause between two cycles, however often the loop is poked."""
+
+
+class ScrapeSettings(Section):
+    """How engine pages are read."""
+
+    profile: str = Field(default="vllm", min_length=1)
+    """Which engine's metric names to expect."""
+    deadline_s: float = Field(default=2.5, gt=0, le=60)
+    age_max_s: float = Field(default=30.0, gt=0, le=3600)
+    """Pages older than this are stale."""
+    window_s: float = Field(default=30.0, gt=0, le=3600)
+    """Rates and quantiles are taken over this many seconds."""
+    concurrency_max: int = Field(default=64, ge=1, le=4096)
+    size_max_bytes: int = Field(default=10_000_000, ge=1_000, le=1_000_000_000)
+    """A larger page is refused."""
+
+
+class GuardSettings(Section):
+    """What no policy may breach."""
+
+    prompt_min: int = Field(default=1, ge=1)
+    prompt_max: int = Field(default=100, ge=1)
+    decoder_min: int = Field(default=1, ge=1)
+    decoder_max: int = Field(default=100, ge=1)
+    nodes_max: int = Field(default=200, ge=2)
+    """Most nodes of both roles together."""
+    ratio_min: float | None = Field(default=None, gt=0)
+    """Least prompt nodes per decoder node."""
+    ratio_max: float | None = Field(default=None, gt=0)
+    up_window_s: float = Field(default=30.0, ge=0, le=86_400)
+    """A role grows by what was asked for throughout this window."""
+    down_window_s: float = Field(default=300.0, ge=0, le=86_400)
+    """A role shrinks to the most that was asked for in this window."""
+    cooldown_s: float = Field(default=120.0, ge=0, le=86_400)
+    """Least time between a change of the target and the next that removes."""
+    step_up_max: int = Field(default=4, ge=1)
+    """Most nodes of a role added at once."""
+    step_down_max: int = Field(default=1, ge=1)
+    fresh_quorum: float = Field(default=0.5, gt=0, le=1)
+    """With a smaller share of a role's pages fresh the cycle holds."""
+
+
+class NodeSettings(Section):
+    """How long a node may take, and when a silent one is lost."""
+
+    start_timeout_s: float = Field(default=600.0, gt=0)
+    start_attempts_max: int = Field(default=3, ge=1)
+    """After this many failed starts the missing capacity counts as unavailable."""
+    init_timeout_s: float = Field(default=120.0, gt=0)
+    drain_deadline_s: float = Field(default=300.0, gt=0)
+    """A draining node that is still busy by then is unlinked all the same."""
+    unlink_deadline_s: float = Field(default=30.0, gt=0)
+    """Links that are still up by then are cut by force on both ends."""
+    stop_timeout_s: float = Field(default=60.0, gt=0)
+    lost_after_s: float = Field(default=30.0, gt=0)
+    """A node whose agent and metrics are both silent for so long is lost."""
+    lost_share_max: float = Field(default=1 / 3, gt=0, le=1)
+    """With a larger share of the fleet silent at once the fault is taken to be ours: hold."""
+
+
+class LinkSettings(Section):
+    """How links are made and retried."""
+
+    timeout_ms: int = Field(default=3000, ge=200, le=600_000)
+    """Handed to the library; 200 is its least, 2000 with TLS (hicann/hixl, `LLMDataDist.md`)."""
+    deadline_s: float = Field(default=10.0, gt=0, le=3600)
+    """When the agent stops waiting for a link call; the call itself cannot be ended."""
+    attempts_max: int = Field(default=5, ge=1)
+    """After this many failures a pair is an alarm; it is still retried."""
+    backoff_s: float = Field(default=1.0, gt=0)
+    backoff_max_s: float = Field(default=60.0, gt=0)
+    join_deadline_s: float = Field(default=120.0, gt=0)
+    """A decoder that cannot link a newcomer by then is withdrawn, if the others can do without."""
+    in_flight_max: int = Field(default=16, ge=1, le=16)
+    """Link calls at once for each endpoint; the library serves 16 at a time."""
+    publish_quorum: float = Field(default=1.0, gt=0, le=1)
+    """Share of links to published nodes that must be up before a node is published."""
+
+
+class AgentSettings(Section):
+    """How the controller reaches the agents."""
+
+    token: SecretStr | None = Field(default=None, min_length=8)
+    """Sent as a bearer token; agents must have the same."""
+    token_file: Path | None = None
+    """Holds the token instead, such as a mounted secret."""
+    deadline_s: float = Field(default=5.0, gt=0, le=600)
+    """For reading an agent's state."""
+
+
+class StaticNode(Section):
+    """One node whose engine and agent already run."""
+
+    id: NodeId
+    role: Role
+    agent_url: HttpUrl
+    metrics_url: HttpUrl
+    engine_url: HttpUrl | None = None
+    is_standby: bool = False
+    """A spare: initialised, but not linked until it is needed."""
+
+
+class ProviderSettings(Section):
+    """Where nodes come from."""
+
+    kind: Literal["process", "static"] = "process"
+    url: HttpUrl | None = None
+    """Of the process supervisor; not given, it is that of the embedded cluster."""
+    nodes: tuple[StaticNode, ...] = ()
+    """Every node of a static fleet."""
+
+
+class RouterSettings(Section):
+    """Who sends requests to nodes."""
+
+    kind: Literal["builtin", "none"] = "builtin"
+    url: HttpUrl | None = None
+    """Of the router; not given, it is that of the embedded cluster."""
+
+
+class JournalSettings(Section):
+    """What survives the controller."""
+
+    path: Path = Path("pd-autoscaler.db")
+    keep_s: float = Field(default=7 * 86_400.0, gt=0)
+    """Reports and history older than this are dropped."""
+    size_max_bytes: int = Field(default=512_000_000, ge=1_000_000)
+    """Above it the oldest reports are dropped before their time."""
+
+
+class AdminSettings(Section):
+    """Where operators and Prometheus reach the controller."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """0 takes a free one."""
+    token: SecretStr | None = Field(default=None, min_length=8)
+    """Asked for by everything that changes something."""
+    token_file: Path | None = None
+
+
+class LogSettings(Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
