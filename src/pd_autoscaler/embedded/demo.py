@@ -1,0 +1,51 @@
+"""The controller's settings for the embedded cluster: made for looking at, not for production."""
+
+from collections.abc import Mapping
+from typing import Any
+
+DEMO: Mapping[str, Mapping[str, Any]] = {
+    "loop": {
+        "period_s": 1.0,
+        "cycle_gap_min_s": 0.1,
+        "policy": "queue-pressure",
+        "policy_params": {"settle_s": 2.0, "drain_s": 3.0, "latency_share_down": 1.0},
+        "policy_deadline_s": 0.8,
+    },
+    "scrape": {"profile": "vllm", "deadline_s": 0.8, "age_max_s": 5.0, "window_s": 5.0},
+    "guard": {
+        "prompt_max": 7,
+        "decoder_max": 7,
+        "nodes_max": 8,
+        "up_window_s": 3.0,
+        "down_window_s": 20.0,
+        "cooldown_s": 10.0,
+        "step_up_max": 1,
+    },
+    "node": {
+        "start_timeout_s": 60.0,
+        "init_timeout_s": 20.0,
+        "drain_deadline_s": 60.0,
+        "unlink_deadline_s": 10.0,
+        "stop_timeout_s": 15.0,
+        "lost_after_s": 6.0,
+    },
+    "links": {
+        "timeout_ms": 2000,
+        "deadline_s": 3.0,
+        "backoff_s": 0.5,
+        "backoff_max_s": 5.0,
+        "join_deadline_s": 20.0,
+    },
+    "agent": {"deadline_s": 0.8},
+    "admin": {"port": 0},
+}
+"""Seconds are real ones: a start takes a few, so windows and cooldowns are short."""
+
+
+def configuration(supervisor_url: str, router_url: str) -> dict[str, dict[str, Any]]:
+    """Return a whole configuration that leads a controller to this cluster."""
+    return {
+        "provider": {"kind": "process", "url": supervisor_url},
+        "router": {"kind": "builtin", "url": router_url},
+        **{name: dict(section) for name, section in DEMO.items()},
+    }

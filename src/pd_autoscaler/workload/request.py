@@ -1,0 +1,12 @@
+"""Requests: what a workload is made of."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: when it arrives (seconds after the workload's start) and its token counts."""
+
+    at_s: float
+    input_tokens: int
+    output_tokens: int
