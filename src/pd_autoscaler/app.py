@@ -1,0 +1,241 @@
+"""The composition root: settings to adapters to the loop, in one task group; no logic."""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import anyio
+from prometheus_client import CollectorRegistry
+
+from pd_autoscaler import __version__
+from pd_autoscaler.adapters.agent_client import AgentClient, AgentDeadlines
+from pd_autoscaler.adapters.journal_sqlite import SqliteJournal
+from pd_autoscaler.adapters.lease import SoleLease
+from pd_autoscaler.adapters.metrics.profiles import profile_named
+from pd_autoscaler.adapters.metrics.scrape import Scraper
+from pd_autoscaler.adapters.providers.process import ProcessProvider
+from pd_autoscaler.adapters.providers.static import StaticProvider
+from pd_autoscaler.adapters.routers.builtin import BuiltinRouter
+from pd_autoscaler.adapters.routers.none import NoRouter
+from pd_autoscaler.adapters.workers import ThreadWorkers
+from pd_autoscaler.admin.app import build_app
+from pd_autoscaler.admin.serve import serve
+from pd_autoscaler.core.snapshots import SignalRules
+from pd_autoscaler.errors import ConfigError
+from pd_autoscaler.model.facts import ProvidedNode
+from pd_autoscaler.policies.registry import load_policy
+from pd_autoscaler.ports import NodeProvider, ReportSink, Router
+from pd_autoscaler.runtime.actuator import Deadlines
+from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
+from pd_autoscaler.runtime.observer import Observer
+from pd_autoscaler.runtime.policy_runner import PolicyRunner
+from pd_autoscaler.settings import Settings
+from pd_autoscaler.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """A controller that listens and is ready to run: its loop and the URL of its admin API."""
+
+    loop: ControlLoop
+    url: str
+
+
+def wall_clock() -> float:
+    """Return wall time in seconds since the epoch: the one place where it enters."""
+    return time.time()  # noqa: TID251  # Everything else is handed now_unix_s.
+
+
+async def run(
+    settings: Settings,
+    *,
+    sinks: Sequence[ReportSink] = (),
+    on_ready: Callable[[Controller], None] = lambda _: None,
+) -> None:
+    """Run the controller until SIGTERM or SIGINT, or until cancelled.
+
+    Raises ConfigError for what can only be seen at start: a port in use, an unknown policy, a
+    journal that cannot be opened.
+    """
+    async with controller(settings, sinks) as running, anyio.create_task_group() as group:
+        on_ready(running)
+        group.start_soon(running.loop.run)
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                log.info("stopping on %s", number.name)
+                break
+        group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def controller(
+    settings: Settings, sinks: Sequence[ReportSink] = ()
+) -> AsyncIterator[Controller]:
+    """Open everything a controller needs and yield it, its admin API listening."""
+    registry = CollectorRegistry()
+    telemetry = Telemetry(registry, version=__version__)
+    policy = load_policy(settings.loop.policy, settings.loop.policy_params)
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        )
+        journal = await stack.enter_async_context(
+            SqliteJournal.open(
+                settings.journal.path,
+                ThreadWorkers(slots=1, name="journal"),
+                now_unix_s=wall_clock,
+                keep_s=settings.journal.keep_s,
+                size_max_bytes=settings.journal.size_max_bytes,
+                on_failure=telemetry.journal_failed,
+            )
+        )
+        outside = Outside(
+            provider=_provider(settings, session),
+            router=_router(settings, session),
+            agents=_agents(settings, session),
+            journal=journal,
+            lease=SoleLease(f"{socket.gethostname()}-{os.getpid()}-{wall_clock():.0f}"),
+        )
+        loop = ControlLoop(
+            _loop_settings(settings),
+            outside,
+            observer=_observer(settings, session, outside),
+            policy=PolicyRunner(
+                policy,
+                ThreadWorkers(slots=1, name="policy"),
+                deadline_s=settings.loop.policy_deadline_s,
+            ),
+            deadlines=_deadlines(settings),
+            sinks=(telemetry, *sinks),
+        )
+        health = _Health(loop, settings.loop.period_s)
+        token = settings.admin.token
+        app = build_app(
+            loop.control,
+            journal,
+            registry,
+            version=__version__,
+            token=token.get_secret_value() if token is not None else None,
+            ready=health.ready,
+            healthy=health.healthy,
+        )
+        url = await stack.enter_async_context(serve(app, settings.admin.host, settings.admin.port))
+        yield Controller(loop, url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Health:
+    """What /healthz and /readyz answer."""
+
+    loop: ControlLoop
+    period_s: float
+
+    def healthy(self) -> tuple[bool, str]:
+        latest = self.loop.control.latest
+        if latest is None:
+            return True, ""
+        late_s = anyio.current_time() - latest.snapshot.now_s
+        # Ten periods: a cycle may wait for several deadlines, but not for ever.
+        if late_s > max(60.0, 10 * self.period_s):
+            return False, f"the last cycle was {late_s:.0f} s ago"
+        return True, ""
+
+    def ready(self) -> tuple[bool, str]:
+        latest = self.loop.control.latest
+        if latest is None:
+            return False, "no cycle has ended yet"
+        if self.loop.is_policy_hung:
+            return False, "a policy call hangs: the target is held"
+        if not latest.snapshot.is_synced:
+            return False, "not every node found at the start has answered yet"
+        return self.healthy()
+
+
+def _loop_settings(settings: Settings) -> LoopSettings:
+    return LoopSettings(
+        period_s=settings.loop.period_s,
+        gap_min_s=settings.loop.cycle_gap_min_s,
+        faults_in_a_row_max=10,
+        is_advisory=settings.loop.advisory,
+        rules=settings.rules(keeps_standby=settings.provider.kind == "static"),
+        signals=SignalRules(window_s=settings.scrape.window_s, age_max_s=settings.scrape.age_max_s),
+    )
+
+
+def _observer(settings: Settings, session: aiohttp.ClientSession, outside: Outside) -> Observer:
+    scrape = settings.scrape
+    return Observer(
+        provider=outside.provider,
+        router=outside.router,
+        agents=outside.agents,
+        metrics=Scraper(
+            session,
+            profile_named(scrape.profile),
+            deadline_s=scrape.deadline_s,
+            size_max_bytes=scrape.size_max_bytes,
+            concurrency_max=scrape.concurrency_max,
+        ),
+        deadline_s=max(settings.agent.deadline_s, scrape.deadline_s) + 0.5,
+        metrics_period_s=settings.loop.period_s * 0.9,
+        now_unix_s=wall_clock,
+    )
+
+
+def _deadlines(settings: Settings) -> Deadlines:
+    """Give every action a little longer than the other end takes to give up."""
+    links = settings.links
+    return Deadlines(init_s=settings.node.init_timeout_s, link_s=links.deadline_s + 5.0)
+
+
+def _agents(settings: Settings, session: aiohttp.ClientSession) -> AgentClient:
+    token = settings.agent.token
+    return AgentClient(
+        session,
+        deadlines=AgentDeadlines(
+            state_s=settings.agent.deadline_s,
+            init_s=settings.node.init_timeout_s,
+            link_s=settings.links.deadline_s,
+            link_timeout_ms=settings.links.timeout_ms,
+        ),
+        token=token.get_secret_value() if token is not None else None,
+    )
+
+
+def _provider(settings: Settings, session: aiohttp.ClientSession) -> NodeProvider:
+    provider = settings.provider
+    if provider.kind == "static":
+        return StaticProvider(
+            ProvidedNode(
+                id=node.id,
+                role=node.role,
+                agent_url=node.agent_url,
+                metrics_url=node.metrics_url,
+                engine_url=node.engine_url or "",
+                is_standby=node.is_standby,
+            )
+            for node in provider.nodes
+        )
+    return ProcessProvider(_url("provider", provider.url), session=session)
+
+
+def _router(settings: Settings, session: aiohttp.ClientSession) -> Router:
+    if settings.router.kind == "none":
+        return NoRouter()
+    return BuiltinRouter(_url("router", settings.router.url), session=session)
+
+
+def _url(section: str, url: str | None) -> str:
+    if url is None:
+        raise ConfigError(
+            f"{section}.url is missing: with --config it must name the {section}'s address "
+            "(`pd-autoscaler cluster` writes a file that has it)"
+        )
+    return url

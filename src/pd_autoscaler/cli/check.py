@@ -1,0 +1,56 @@
+"""Commands that need no daemon: is a settings file right, and which policies are there."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pd_autoscaler.cli.console import AsJson, console, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add check-config and policies."""
+    app.command("check-config")(check_config)
+    app.command()(policies)
+
+
+def check_config(
+    file: Annotated[Path, typer.Argument(help="The settings file (YAML).", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Check a settings file and show what would be used.
+
+    Environment variables count, too, as they do for the daemon; the policy is loaded as well.
+    """
+    import yaml  # noqa: PLC0415  # --help must not pay for it
+
+    from pd_autoscaler import settings  # noqa: PLC0415  # as above
+    from pd_autoscaler.policies.registry import load_policy  # noqa: PLC0415  # as above
+
+    loaded = settings.load(file)
+    load_policy(loaded.loop.policy, loaded.loop.policy_params)
+    # Secrets are dumped as asterisks.
+    used = loaded.model_dump(mode="json")
+    if as_json:
+        print_json({"file": str(file), "settings": used})
+    else:
+        typer.echo(f"# {file} is right; this would be used:")
+        typer.echo(yaml.safe_dump(used, sort_keys=False), nl=False)
+
+
+def policies(as_json: AsJson = False) -> None:
+    """List the installed policies."""
+    from pd_autoscaler.policies.registry import installed  # noqa: PLC0415  # as above
+
+    found = installed()
+    if as_json:
+        rows = [{"name": p.name, "origin": p.origin, "points_at": p.points_at} for p in found]
+        print_json({"policies": rows})
+        return
+    from rich import box  # noqa: PLC0415  # as above
+    from rich.table import Table  # noqa: PLC0415  # as above
+
+    table = Table("policy", "comes with", "points at", box=box.SIMPLE_HEAD)
+    for policy in found:
+        table.add_row(policy.name, policy.origin, policy.points_at)
+    console().print(table)

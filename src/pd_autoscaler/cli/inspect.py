@@ -1,0 +1,120 @@
+"""Commands that show what the running daemon does and did."""
+
+from typing import Annotated
+
+import typer
+
+from pd_autoscaler.cli.console import (
+    DEFAULT_URL,
+    AsJson,
+    Json,
+    Token,
+    Url,
+    ask,
+    console,
+    duration,
+    plain,
+    print_json,
+)
+
+MODES = {
+    "active": "",
+    "paused": "the policy does not move the target, repairs go on; 'pd-autoscaler resume' ends it",
+    "stopped": "no action is taken at all; 'pd-autoscaler resume' ends it",
+    "advisory": "it decides and reports, and never acts (loop.advisory)",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add status and history."""
+    app.command()(status)
+    app.command()(history)
+
+
+def status(
+    with_links: Annotated[bool, typer.Option("--links", help="Show the link matrix.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show targets, the last decision and why, nodes and links."""
+    state = ask(url, token, lambda daemon: daemon.state())
+    links = ask(url, token, lambda daemon: daemon.links()) if with_links else None
+    if as_json:
+        print_json(state if links is None else {**state, "links": links})
+        return
+    from pd_autoscaler.cli import tables  # noqa: PLC0415  # --help must not pay for it
+
+    out = console()
+    mode = state["mode"]
+    meaning = f" - {MODES[mode]}" if MODES.get(mode) else ""
+    age = duration(state["age_s"])
+    out.print(f"pd-autoscaler {state['version']}, cycle {state['cycle']} ({age} ago)")
+    out.print(f"mode       {mode}{meaning}", style=None if mode == "active" else "yellow")
+    for alarm in state["alarms"]:
+        out.print(f"ALARM      {plain(alarm)}", style="bold red")
+    out.print(tables.counts(state))
+    for line in _decision_lines(state):
+        out.print(line)
+    out.print(tables.nodes(state))
+    for line in tables.remarks(state):
+        out.print(line)
+    out.print(_links_line(state))
+    if links is not None:
+        out.print(tables.matrix(links))
+        out.print(tables.legend())
+        if not links["is_complete"]:
+            out.print("too many pairs to show all: those that are linked are left out")
+        for line in tables.troubled(links):
+            out.print(line)
+
+
+def history(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 20,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what changed last: decisions, moves and outcomes.
+
+    The newest comes first.
+    """
+    answer = ask(url, token, lambda daemon: daemon.history(limit=limit))
+    if as_json:
+        print_json(answer)
+        return
+    from pd_autoscaler.cli import tables  # noqa: PLC0415  # --help must not pay for it
+
+    if answer["entries"]:
+        console().print(tables.entries(answer["entries"]))
+    else:
+        typer.echo("nothing has changed yet")
+
+
+def _decision_lines(state: Json) -> list[str]:
+    lines = [f"policy     {_decision(state['decision'])}"]
+    gates = f"; gates: {', '.join(state['gates'])}" if state["gates"] else ""
+    is_same = state["guarded"] == state["decision"]
+    lines.append(f"guard      {'as the policy' if is_same else _decision(state['guarded'])}{gates}")
+    fault = state["attribution"]
+    lines.append(f"bottleneck {fault['bottleneck']}{_after(': ', fault['evidence'])}")
+    lines += [f"doing      {action['text']}" for wave in state["plan"]["waves"] for action in wave]
+    lines += [f"not done   {note}" for note in state["plan"]["notes"]]
+    return [plain(line) for line in lines]
+
+
+def _decision(decision: Json) -> str:
+    if decision["kind"] == "hold":
+        return f"hold ({decision['reason']}){_after(': ', decision['detail'])}"
+    return f"{decision['prompt']}P:{decision['decoder']}D{_after(': ', decision['why'])}"
+
+
+def _links_line(state: Json) -> str:
+    counts = [f"{count} {name}" for name, count in state["links"].items() if count]
+    hung = [f"{plain(node_id)} {count}" for node_id, count in state["hung_calls"].items()]
+    text = f"links      {', '.join(counts) or 'none'}"
+    return f"{text}; hung calls: {', '.join(hung)}" if hung else text
+
+
+def _after(mark: str, text: str) -> str:
+    return f"{mark}{text}" if text else ""

@@ -1,0 +1,347 @@
+"""The command line against a live admin API: what it prints, and with which code it ends."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+import pytest
+
+from pd_autoscaler import __version__
+from pd_autoscaler.admin.links_view import links_view
+from pd_autoscaler.admin.state_view import state_view
+from pd_autoscaler.cli import invoke
+from pd_autoscaler.cli.console import DEFAULT_URL, duration, plain
+from tests.support.admin import (
+    NOW_S,
+    TOKEN,
+    AdminParts,
+    StandInControl,
+    StandInJournal,
+    a_rich_history,
+    a_rich_report,
+    served,
+)
+
+HERE = Path(__file__).parent
+NOBODY = "http://127.0.0.1:1"
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    error: str
+
+
+async def run(*arguments: str, url: str = NOBODY, **env: str) -> Ran:
+    """Run a command in a process of its own; `url` goes by the environment."""
+    variables = {"PATH": "", "TZ": "UTC", "PD_AUTOSCALER_URL": url, **env}
+    done = await anyio.run_process(
+        [sys.executable, "-m", "pd_autoscaler", *arguments], check=False, env=variables
+    )
+    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+Here = Callable[..., Ran]
+
+
+@pytest.fixture(name="here")
+def _here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Run a command in this process, which is quicker."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run_here(*arguments: str, **env: str) -> Ran:
+        for name, value in {"PD_AUTOSCALER_URL": NOBODY, **env}.items():
+            monkeypatch.setenv(name, value)
+        code = invoke(list(arguments))
+        return Ran(code, *capsys.readouterr())
+
+    return run_here
+
+
+async def beside(here: Here, *arguments: str, **env: str) -> Ran:
+    """Run a command in a thread of this process, beside the API that it asks."""
+    return await asyncio.to_thread(here, *arguments, **env)
+
+
+def rich_parts() -> AdminParts:
+    """Return an API with much to show."""
+    return AdminParts(
+        control=StandInControl(a_rich_report()), journal=StandInJournal(a_rich_history())
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("status", ("status", "--links")), ("history", ("history",))],
+)
+async def test_answers_are_tables_for_people(name: str, arguments: tuple[str, ...]) -> None:
+    async with served(rich_parts()) as url:
+        ran = await run(*arguments, url=url)
+
+    assert (ran.code, ran.error) == (0, "")
+    shown = "".join(f"{line.rstrip()}\n" for line in ran.out.splitlines())
+    assert shown == (HERE / f"cli_{name}.txt").read_text()
+
+
+async def test_json_is_what_the_api_said(here: Here) -> None:
+    report = a_rich_report()
+    state = state_view(report, now_s=NOW_S, version="1.2.3")
+    links = links_view(report, now_s=NOW_S, pairs_max=100)
+    async with served(rich_parts()) as url:
+        plainly = await beside(here, "status", "--json", PD_AUTOSCALER_URL=url)
+        linked = await beside(here, "status", "--links", "--json", PD_AUTOSCALER_URL=url)
+        history = await beside(here, "history", "--limit", "2", "--json", PD_AUTOSCALER_URL=url)
+
+    assert (plainly.code, json.loads(plainly.out)) == (0, state)
+    assert (linked.code, json.loads(linked.out)) == (0, {**state, "links": links})
+    assert (history.code, json.loads(history.out)) == (0, {"entries": a_rich_history()[:2]})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "answer", "told"),
+    [
+        (
+            ("pause",),
+            "paused: the target stays, repairs go on; 'pd-autoscaler resume' ends it\n",
+            {"mode": "paused"},
+            "pause everything=False",
+        ),
+        (
+            ("pause", "--all"),
+            "stopped: no action is taken at all; 'pd-autoscaler resume' ends it\n",
+            {"mode": "stopped"},
+            "pause everything=True",
+        ),
+        (("resume",), "active: the policy decides again\n", {"mode": "active"}, "resume"),
+        (
+            ("scale", "--prompt", "2", "--decoder", "3"),
+            "target 2P:3D; the policy is paused until 'pd-autoscaler resume'\n",
+            {"prompt": 2, "decoder": 3, "why": "an operator asked for it"},
+            "scale 2P:3D",
+        ),
+        (
+            ("drain", "decoder-1"),
+            "decoder-1 is asked to leave; 'pd-autoscaler status' shows it\n",
+            {"node": "decoder-1"},
+            "drain decoder-1",
+        ),
+    ],
+)
+async def test_a_command_reaches_the_daemon_and_says_what_came_of_it(
+    here: Here, arguments: tuple[str, ...], sentence: str, answer: dict[str, object], told: str
+) -> None:
+    parts = rich_parts()
+    async with served(parts) as url:
+        assert await beside(here, *arguments, PD_AUTOSCALER_URL=url) == Ran(0, sentence, "")
+        ran = await beside(here, *arguments, "--json", PD_AUTOSCALER_URL=url)
+
+    assert (ran.code, json.loads(ran.out), ran.error) == (0, answer, "")
+    assert parts.control.told == [told, told]
+
+
+async def test_the_token_comes_from_the_option_or_the_environment(here: Here) -> None:
+    parts = rich_parts()
+    parts.token = TOKEN
+    async with served(parts) as url:
+        without = await beside(here, "resume", PD_AUTOSCALER_URL=url)
+        by_option = await beside(here, "resume", "--token", TOKEN, "--url", url)
+        by_variable = await beside(here, "resume", PD_AUTOSCALER_URL=url, PD_AUTOSCALER_TOKEN=TOKEN)
+
+    assert (without.code, without.out) == (2, "")
+    assert without.error == (
+        "error: /v1/resume was asked with no bearer token; send the daemon's admin token as "
+        "'Authorization: Bearer TOKEN' (pd-autoscaler: --token or PD_AUTOSCALER_TOKEN)\n"
+    )
+    assert (by_option.code, by_variable.code) == (0, 0)
+
+
+WHERE = "(--url or PD_AUTOSCALER_URL)"
+HELP = "('--help' lists what there is)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("drian",), f"No such command 'drian'. Did you mean 'drain'? {HELP}"),
+        (("status", "--lnks"), f"No such option: --lnks (Possible options: --links) {HELP}"),
+        (("scale", "--prompt", "1"), f"Missing option '--decoder'. {HELP}"),
+        (("drain",), f"Missing argument 'node'. {HELP}"),
+        (
+            ("status", "--url", "localhost"),
+            f"'localhost' is not the address of a daemon; give one as {DEFAULT_URL} {WHERE}",
+        ),
+        (("check-config", "/no/such"), "/no/such cannot be read: No such file or directory"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_code_2(
+    here: Here, arguments: tuple[str, ...], error: str
+) -> None:
+    assert here(*arguments) == Ran(2, "", f"error: {error}\n")
+
+
+async def test_what_the_daemon_refuses_is_one_sentence_and_code_2(here: Here) -> None:
+    async with served(rich_parts()) as url:
+        ran = await beside(here, "scale", "--prompt", "9", "--decoder", "1", PD_AUTOSCALER_URL=url)
+
+    error = "error: prompt=9 is above guard.prompt_max=4; ask for 4 or fewer\n"
+    assert ran == Ran(2, "", error)
+
+
+@pytest.mark.parametrize("command", ["status", "history", "resume"])
+async def test_where_no_daemon_answers_the_code_is_1(here: Here, command: str) -> None:
+    error = (
+        f"error: no daemon answers at {NOBODY} (Connection refused); start it with "
+        "'pd-autoscaler run', or give its address by --url or PD_AUTOSCALER_URL\n"
+    )
+    assert await beside(here, command) == Ran(1, "", error)
+
+
+async def test_a_daemon_before_its_first_cycle_is_code_1(here: Here) -> None:
+    async with served(AdminParts()) as url:
+        ran = await beside(here, "status", PD_AUTOSCALER_URL=url)
+
+    error = "error: the daemon has not ended its first cycle yet; ask again in a second\n"
+    assert ran == Ran(1, "", error)
+
+
+async def test_a_history_without_entries_says_so(here: Here) -> None:
+    async with served(AdminParts()) as url:
+        assert await beside(here, "history", PD_AUTOSCALER_URL=url) == Ran(
+            0, "nothing has changed yet\n", ""
+        )
+
+
+async def test_what_a_node_is_called_can_neither_mark_up_nor_steer_a_terminal(here: Here) -> None:
+    report = a_rich_report()
+    first, *others = report.snapshot.nodes
+    named = replace(first, id="[red]p\x1b[31m[/red]")
+    snapshot = replace(report.snapshot, nodes=(named, *others))
+    async with served(
+        AdminParts(control=StandInControl(replace(report, snapshot=snapshot)))
+    ) as url:
+        ran = await beside(here, "status", PD_AUTOSCALER_URL=url, COLUMNS="140")
+
+    assert "[red]p\N{REPLACEMENT CHARACTER}[31m[/red]" in ran.out
+    assert "\x1b" not in ran.out
+
+
+def test_right_settings_are_shown_whole_and_without_secrets(here: Here, tmp_path: Path) -> None:
+    file = tmp_path / "pd.yaml"
+    file.write_text("loop: {period_s: 20}\nadmin: {token: correct-horse}\n")
+
+    shown = here("check-config", str(file))
+    as_json = here("check-config", str(file), "--json", PD_AUTOSCALER_GUARD__PROMPT_MAX="7")
+
+    assert (shown.code, shown.error) == (0, "")
+    assert shown.out.startswith(f"# {file} is right; this would be used:\nloop:\n")
+    assert "\n  period_s: 20.0\n" in shown.out
+    used = json.loads(as_json.out)
+    assert used["file"] == str(file)
+    assert used["settings"]["loop"]["period_s"] == 20.0
+    assert used["settings"]["guard"]["prompt_max"] == 7
+    assert used["settings"]["admin"]["token"] == "**********"
+    assert "correct-horse" not in shown.out + as_json.out
+
+
+def test_each_problem_of_a_settings_file_is_a_line_of_its_own(here: Here, tmp_path: Path) -> None:
+    file = tmp_path / "pd.yaml"
+    file.write_text("loop: {perod_s: 5}\nguard: {prompt_min: 0}\n")
+
+    ran = here("check-config", str(file))
+
+    lines = ran.error.splitlines()
+    assert (ran.code, ran.out) == (2, "")
+    assert [line.partition(": ")[0] for line in lines] == ["error", "error"]
+    assert "perod_s" in lines[0]
+    assert "guard.prompt_min" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("loop", "error"),
+    [
+        ("{policy: quee-pressure}", "quee-pressure"),
+        ("{policy_params: {no_such: 1}}", "no_such"),
+    ],
+)
+def test_a_policy_that_would_not_start_is_found_by_check_config(
+    here: Here, tmp_path: Path, loop: str, error: str
+) -> None:
+    file = tmp_path / "pd.yaml"
+    file.write_text(f"loop: {loop}\n")
+
+    ran = here("check-config", str(file))
+
+    assert (ran.code, ran.out, len(ran.error.splitlines())) == (2, "", 1)
+    assert error in ran.error
+
+
+def test_the_installed_policies_are_listed(here: Here) -> None:
+    shown = here("policies")
+    listed = json.loads(here("policies", "--json").out)["policies"]
+
+    assert {"fixed-ratio", "queue-pressure"} <= {policy["name"] for policy in listed}
+    assert all(policy["name"] in shown.out for policy in listed)
+
+
+def test_the_help_is_as_it_was_last_agreed(here: Here) -> None:
+    mine = "status history pause resume scale drain check-config policies"
+    commands = mine.split(" ")
+    said = []
+    for command in commands:
+        ran = here(*command.split(), "--help")
+        assert (ran.code, ran.error) == (0, "")
+        said.append(f"$ pd-autoscaler {command} --help\n{ran.out.rstrip()}\n")
+
+    assert "\n".join(said) == (HERE / "cli_help.txt").read_text()
+
+
+def test_the_help_of_all_lists_the_commands_and_the_exit_codes(here: Here) -> None:
+    ran = here("--help")
+
+    assert (ran.code, ran.error) == (0, "")
+    assert ran.out.startswith("Usage: pd-autoscaler [OPTIONS] COMMAND [ARGS]...\n")
+    listed = [line.split()[0] for line in ran.out.partition("Commands:")[2].splitlines() if line]
+    for command in ("run", "cluster", "status", "history", "check-config", "policies"):
+        assert command in listed
+    codes = (
+        "Exit codes: 0 done; 1 failed, or no daemon answered; 2 wrong input (an option, a value, "
+        "a settings file): one sentence on stderr says which."
+    )
+    assert codes in " ".join(ran.out.split())
+
+
+def test_no_arguments_show_the_help(here: Here) -> None:
+    assert here() == here("--help")
+
+
+async def test_the_version_is_that_of_the_package() -> None:
+    assert await run("--version") == Ran(0, f"pd-autoscaler {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "-"),
+        (0.04, "0.0s"),
+        (9.96, "10.0s"),
+        (12.4, "12s"),
+        (59.6, "1m00s"),
+        (200, "3m20s"),
+        (7500, "2h05m"),
+        (356_400, "4d03h"),
+    ],
+)
+def test_durations_read_as_people_say_them(seconds: float | None, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_text_that_could_steer_a_terminal_is_made_harmless() -> None:
+    replaced = "\N{REPLACEMENT CHARACTER}"
+    assert plain("a\x1b[2Jb\r\n\u202ec \u00fc") == f"a{replaced}[2Jb{replaced * 3}c \u00fc"

@@ -1,0 +1,38 @@
+"""What the documentation shows works as it stands there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pd_autoscaler.model.decision import Hold, Target
+from pd_autoscaler.model.signals import RoleSignals, Signal
+from pd_autoscaler.model.snapshot import Snapshot
+from pd_autoscaler.policies.conformance import violations
+from pd_autoscaler.settings import Settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_policy_in_the_documentation_decides_and_conforms() -> None:
+    [code] = re.findall(r"```python\n(.*?)```", (DOCS / "policies.md").read_text(), re.DOTALL)
+    shown: dict[str, Any] = {}
+    exec(compile(code, "docs/policies.md", "exec"), shown)  # The page's own code.
+    spec = shown["SPEC"]
+    slow = RoleSignals(serving=1, fresh=1, ttft_p95_s=Signal(3.0, 0.0))
+    seen = Snapshot(now_s=0, now_unix_s=0, target=Target(1, 1), prompt=slow)
+
+    policy = spec.build(spec.params())
+    assert policy.decide(seen) == Target(2, 1)
+    assert isinstance(policy.decide(Snapshot(now_s=0, now_unix_s=0, target=Target(1, 1))), Hold)
+    assert [v for v in violations(lambda: spec.build(spec.params())) if "settle" not in v] == []
+
+
+def test_every_setting_in_the_documentation_exists() -> None:
+
+    text = (DOCS / "operating.md").read_text()
+    sections = Settings.model_fields
+    named = re.findall(rf"`({'|'.join(sections)})\.([a-z_]+)", text)
+    assert len(named) > 10
+    for section, name in named:
+        fields = sections[section].annotation.model_fields  # type: ignore[union-attr]
+        assert name in fields, f"{section}.{name}"
