@@ -308,3 +308,23 @@ async def test_what_a_stop_overtook_is_not_begun_and_its_intents_are_ended() -> 
         assert [type(o) for o in stage.journal.outcomes.values()] == [Failed, Failed]
         assert stage.actuator.busy == frozenset()
     assert world.calls == []
+
+
+@virtually
+async def test_an_end_that_could_not_be_written_is_written_before_the_next_intents() -> None:
+    async with staged() as stage:
+        stage.journal.faults["ended"] = TransientError("disk full")
+        await stage.ended(DrainNode("p1", "surplus"))
+        with pytest.raises(TransientError, match="disk full"):
+            await stage.actuator.begin(in_waves([StopNode("p2")]), FLEET)
+        assert not stage.actuator.busy
+        assert stage.journal.lines == ["intend DrainNode"]
+
+        stage.journal.faults.clear()
+        await stage.ended(StopNode("p2"))
+        assert stage.journal.lines == [
+            "intend DrainNode",
+            "ended 1 Done",
+            "intend StopNode",
+            "ended 2 Done",
+        ]

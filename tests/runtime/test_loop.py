@@ -300,6 +300,22 @@ async def test_no_removal_while_the_router_does_not_answer() -> None:
     assert world.changes() == []
 
 
+@pytest.mark.parametrize(("call", "source"), [("nodes", "provider"), ("published", "router")])
+def test_a_provider_or_router_that_does_not_answer_is_an_alarm(call: str, source: str) -> None:
+    @virtually
+    async def test() -> None:
+        rig = Rig(meshed("p1", "d1"))
+        async with rig.running():
+            assert (await rig.report()).alarms == ()
+            rig.world.faults[call] = TransientError("HTTP 503")
+            report = await rig.report(2)
+            assert report.alarms == (f"the {source} cannot be read: HTTP 503",)
+            rig.world.faults.clear()
+            assert (await rig.report(2)).alarms == ()
+
+    test()
+
+
 @virtually
 async def test_the_epoch_is_above_every_one_seen_in_the_journal_and_at_the_agents() -> None:
     world = FakeWorld("p1", "d1")
@@ -429,6 +445,17 @@ async def test_links_are_in_the_journal_before_the_call_and_forgotten_after_they
     assert [ids for ids in rig.journal.linked.values() if ids] == [{101}, {101}] or [
         ids for ids in rig.journal.linked.values() if ids
     ] == [{102}, {102}]
+
+
+@virtually
+async def test_what_the_journal_has_forgotten_of_a_prompt_node_takes_no_memory() -> None:
+    rig = Rig(FakeWorld("p1", "p2", "d1"))
+    async with rig.running():
+        await rig.at_target(2, 1)
+        rig.policy.answer = asked(1, 1)
+        report = await rig.at_target(1, 1)
+        [left] = [n.incarnation for n in report.snapshot.nodes if n.role is Role.PROMPT]
+        assert set(rig.loop._kept) == {left}  # Nobody else can see it.
 
 
 @virtually

@@ -173,6 +173,23 @@ async def test_a_failing_source_is_logged_when_it_fails_and_when_it_is_back(
 
 
 @virtually
+async def test_a_node_that_is_gone_is_forgotten_and_its_namesake_told_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = world_of_three()
+    observer = observer_of(world)
+    world.faults["state p1"] = TransientError("x")
+    gone = world.nodes["p1"]
+    for _ in range(2):
+        await observer.observe(())
+        await observer.observe(())
+        del world.nodes["p1"]
+        await observer.observe(())
+        world.nodes["p1"] = gone
+    assert [r.message for r in caplog.records] == ["agent of p1 cannot be read: x"] * 2
+
+
+@virtually
 async def test_the_published_set_alone_is_none_when_the_router_does_not_answer() -> None:
     world = world_of_three()
     observer = observer_of(world)

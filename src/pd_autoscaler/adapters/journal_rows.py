@@ -131,6 +131,15 @@ def intend(
     return tuple(ids)
 
 
+def give_up(connection: sqlite3.Connection, known: int, *, now_unix_s: float) -> None:
+    """End the open intents after `known`: written past their deadline, nobody acted on them."""
+    connection.execute(
+        "UPDATE intents SET ended_unix_s = ?, outcome = 'failed', detail = 'written too late'"
+        " WHERE ended_unix_s IS NULL AND id > ?",
+        (now_unix_s, known),
+    )
+
+
 def _number(request_id: str) -> int:
     """Return the N of a request id `…-N`, 0 where there is none."""
     match = re.search(r"(\d+)$", request_id)

@@ -67,6 +67,7 @@ class SqliteJournal:
         self._turn = anyio.Lock()
         self._is_running = False
         self._has_begun = False
+        self._intended = 0
         self._told = Told()
 
     @classmethod
@@ -149,12 +150,15 @@ class SqliteJournal:
         self, actions: Sequence[Action], *, decoder_clusters: Mapping[str, Sequence[int]] = _NONE
     ) -> tuple[int, ...]:
         """Write actions ahead of doing them, all or none, and return an intent id for each."""
-        now_unix_s = self._now_unix_s()
-        return await self._run(
-            lambda connection: journal_rows.intend(
-                connection, actions, decoder_clusters, now_unix_s=now_unix_s
-            )
-        )
+        now_unix_s, known = self._now_unix_s(), self._intended
+
+        def work(connection: sqlite3.Connection) -> tuple[int, ...]:
+            journal_rows.give_up(connection, known, now_unix_s=now_unix_s)
+            return journal_rows.intend(connection, actions, decoder_clusters, now_unix_s=now_unix_s)
+
+        intents = await self._run(work)
+        self._intended = max(known, *intents, 0)
+        return intents
 
     async def ended(self, intent_id: int, outcome: Outcome) -> None:
         """Write how an intended action ended."""
@@ -252,7 +256,7 @@ class SqliteJournal:
         except sqlite3.Error as error:
             raise TransientError(f"journal {self._path}: {error}") from error
         except OutcomeUnknownError as error:
-            # If it is written after all: an intent that nobody acts on does no harm.
+            # If it is written after all: an intent that nobody acts on is given up with the next.
             raise TransientError(f"journal {self._path}: {error}") from error
         return result
 

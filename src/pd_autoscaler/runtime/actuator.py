@@ -76,6 +76,7 @@ class Actuator:
         self._poke = poke
         self._ended: list[Outcome] = []
         self._busy: set[str] = set()
+        self._unwritten: list[tuple[int, Outcome]] = []
 
     @property
     def busy(self) -> frozenset[str]:
@@ -100,6 +101,7 @@ class Actuator:
         actions = plan.actions
         if not actions:
             return ()
+        await self._write_rest()
         clusters = {
             a.decoder_id: fleet.nodes[a.decoder_id].cluster_ids
             for a in actions
@@ -130,9 +132,20 @@ class Actuator:
             await self._journal.ended(intent, outcome)
         except (TransientError, OutcomeUnknownError) as error:
             log.error("the end of %s could not be written: %s", type(action).__name__, error)
+            self._unwritten.append((intent, outcome))
         except Exception:
             # The loop outlives it: a restart finds the intent open and its outcome unknown.
             log.exception("the end of %s could not be written", type(action).__name__)
+
+    async def _write_rest(self) -> None:
+        """Write the ends that the journal did not take; a restart would take them for open."""
+        while self._unwritten:
+            intent, outcome = self._unwritten.pop(0)
+            try:
+                await self._journal.ended(intent, outcome)
+            except (TransientError, OutcomeUnknownError):
+                self._unwritten.insert(0, (intent, outcome))
+                raise
 
     def _end(self, outcome: Outcome, reported: set[str]) -> None:
         """Hand an outcome to the loop, without the pairs that ended earlier on their own."""

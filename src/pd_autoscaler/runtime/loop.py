@@ -155,6 +155,12 @@ class ControlLoop:
             start = StartNode(role, request_id)
             self._fleet, _ = outcomes.begun(self._fleet, start, now_s=self._began_s)
         self._kept = dict(self._fleet.linked)
+        if remembered.cycle:
+            log.info(
+                "taken up from the journal: mode %s, target %s",
+                self.control.mode,
+                self.control.target or "unset",
+            )
         for intent in remembered.open_intents:
             log.warning("found an open intent, its outcome is unknown: %s", intent)
 
@@ -197,7 +203,8 @@ class ControlLoop:
         await self._act(actuator, plan)
         phases.end("act")
         self._cycle += 1
-        alarms += [*self._faults, *([self._scribe.alarm] if self._scribe.alarm else [])]
+        alarms += [*_unread(facts), *self._faults]
+        alarms += [self._scribe.alarm] if self._scribe.alarm else []
         agents = self._fleet.agents
         await self._report(
             Report(
@@ -372,6 +379,8 @@ class ControlLoop:
             # What could not be written is tried again in the next cycle.
             if all([await self._scribe.write(write) for write in writes]):
                 self._kept[incarnation] = new
+                if not new:
+                    del self._kept[incarnation]
 
     async def _report(self, report: Report) -> None:
         self.control.latest = report
@@ -384,6 +393,12 @@ class ControlLoop:
             if not isinstance(outcome, Done):
                 ending = "failed" if isinstance(outcome, Failed) else "has an unknown outcome"
                 log.warning("%s %s: %s", sentence(outcome.action), ending, outcome.why)
+
+
+def _unread(facts: Facts) -> list[str]:
+    """Say which of the sources that everything waits for did not answer."""
+    errors = facts.errors
+    return [f"the {s} cannot be read: {errors[s]}" for s in ("provider", "router") if s in errors]
 
 
 class _Phases:

@@ -56,12 +56,16 @@ class Observer:
         self._slots = anyio.Semaphore(concurrency_max)
         self._now_unix_s = now_unix_s
         self._failing: set[str] = set()
+        self._stopping: frozenset[str] = frozenset()
 
     async def observe(self, known: Iterable[Node]) -> Facts:
         """Read everything once and return it as facts."""
         notes = _Notes()
         await self._read("provider", notes, self._read_provider(notes))
         nodes = _with_found(known, notes.provided)
+        self._stopping = frozenset(_agent_of(n) for n in nodes if n.state is NodeState.STOPPING)
+        # A node that is gone fails no more; one of the same name is a new source.
+        self._failing &= {"provider", "router", "metrics", *(_agent_of(n) for n in nodes)}
         async with anyio.create_task_group() as group:
             group.start_soon(self._read, "router", notes, self._read_router(notes))
             group.start_soon(self._read_metrics, notes, nodes)
@@ -101,7 +105,9 @@ class Observer:
                 log.exception("%s failed unexpectedly", name)
         if name in notes.errors and name not in self._failing:
             self._failing.add(name)
-            log.warning("%s cannot be read: %s", name, notes.errors[name])
+            # A node that is being stopped is expected to fall silent.
+            level = logging.DEBUG if name in self._stopping else logging.WARNING
+            log.log(level, "%s cannot be read: %s", name, notes.errors[name])
         elif name not in notes.errors and name in self._failing:
             self._failing.discard(name)
             log.info("%s answers again", name)
@@ -119,7 +125,7 @@ class Observer:
             notes.agents[node.id] = await self._agents.state(node)
 
         async with self._slots:
-            await self._read(f"agent of {node.id}", notes, state())
+            await self._read(_agent_of(node), notes, state())
 
     async def _read_metrics(self, notes: _Notes, nodes: Sequence[Node]) -> None:
         now_s = anyio.current_time()
@@ -132,6 +138,10 @@ class Observer:
             notes.readings = await self._metrics.read(wanted)
 
         await self._read("metrics", notes, read())
+
+
+def _agent_of(node: Node) -> str:
+    return f"agent of {node.id}"
 
 
 def _with_found(known: Iterable[Node], provided: tuple[ProvidedNode, ...] | None) -> list[Node]:

@@ -211,6 +211,9 @@ async def test_a_call_that_hangs_fails_the_next_at_once_until_it_returns(
         assert place.failures == 2
         # The first was written after all, by a call that nobody waited for.
         assert await journal.intend([START]) == (2,)
+        # Nobody acted on that one: it is not for a restart to finish.
+        (left,) = (await journal.remembered()).open_intents
+        assert "(intent 2," in left
 
 
 async def test_a_cancelled_write_is_finished_before_the_file_is_closed(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -234,6 +235,20 @@ async def test_the_pool_lists_spares_takes_them_by_role_and_refuses_when_it_is_e
     await provider.grow(Role.DECODER, "r3")
     taken = {node.id: node.request_id for node in await provider.nodes() if not node.is_standby}
     assert taken == {"d1": "r3", "d2": "r2"}
+
+
+async def test_a_spare_that_was_given_back_is_taken_after_those_that_were_not() -> None:
+    serving = replace(spare("p1", Role.PROMPT), is_standby=False)
+    provider = StaticProvider([serving, spare("p2", Role.PROMPT), spare("d1", Role.DECODER)])
+    await provider.remove("p1")
+    await provider.remove("p1")
+    taken: list[list[str]] = []
+    for number in range(3):
+        await provider.grow(Role.PROMPT, f"start-{number}")
+        taken.append([n.id for n in await provider.nodes() if not n.is_standby])
+        await provider.remove(taken[-1][0])
+    assert taken == [["p2"], ["p1"], ["p2"]]
+    assert [n.id for n in await provider.nodes()] == ["p1", "p2", "d1"]
 
 
 def test_two_static_nodes_of_one_name_are_refused() -> None:

@@ -13,6 +13,7 @@ class StaticProvider:
     """Takes nodes from a pool and gives them back; starts and stops no process.
 
     `nodes` are listed for ever, in this order; those with `is_standby` are the pool at first.
+    The spare that was given back last is taken last, since it may have been given up as dead.
     What was taken is remembered in this process only: a controller that restarts finds the pool
     as it was given. Raises ConfigError when two nodes share an id.
     """
@@ -23,6 +24,7 @@ class StaticProvider:
         if twice:
             raise ConfigError(f"node id {twice[0]!r} is given twice: give each node its own")
         self._nodes = {node.id: node for node in named}
+        self._pool = [node.id for node in named if node.is_standby]
 
     async def nodes(self) -> tuple[ProvidedNode, ...]:
         """List all nodes; those in the pool say so."""
@@ -35,14 +37,17 @@ class StaticProvider:
         """
         if any(node.request_id == request_id for node in self._nodes.values()):
             return
-        for node in self._nodes.values():
-            if node.role is role and node.is_standby:
-                self._nodes[node.id] = replace(node, is_standby=False, request_id=request_id)
+        for node_id in self._pool:
+            node = self._nodes[node_id]
+            if node.role is role:
+                self._pool.remove(node_id)
+                self._nodes[node_id] = replace(node, is_standby=False, request_id=request_id)
                 return
         raise TransientError(f"no {role} node is left in the pool: remove one first, or name more")
 
     async def remove(self, node_id: str) -> None:
         """Give a node back to the pool; one that is there or unknown is a success."""
         node = self._nodes.get(node_id)
-        if node is not None:
+        if node is not None and not node.is_standby:
+            self._pool.append(node_id)
             self._nodes[node_id] = replace(node, is_standby=True, request_id="")
