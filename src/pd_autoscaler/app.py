@@ -190,7 +190,7 @@ def _observer(settings: Settings, session: aiohttp.ClientSession, outside: Outsi
 
 
 def _deadlines(settings: Settings) -> Deadlines:
-    """Give every action a little longer than the other end takes to give up."""
+    """Give link calls a little longer than the agent takes to tell how each of them ended."""
     links = settings.links
     return Deadlines(init_s=settings.node.init_timeout_s, link_s=links.deadline_s + 5.0)
 
@@ -230,6 +230,15 @@ def _router(settings: Settings, session: aiohttp.ClientSession) -> Router:
     if settings.router.kind == "none":
         return NoRouter()
     return BuiltinRouter(_url("router", settings.router.url), session=session)
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigError for settings that are right in themselves and still cannot be run."""
+    load_policy(settings.loop.policy, settings.loop.policy_params)
+    if settings.provider.kind == "process":
+        _url("provider", settings.provider.url)
+    if settings.router.kind == "builtin":
+        _url("router", settings.router.url)
 
 
 def _url(section: str, url: str | None) -> str:

@@ -234,7 +234,8 @@ async def test_what_a_node_is_called_can_neither_mark_up_nor_steer_a_terminal(he
 
 def test_right_settings_are_shown_whole_and_without_secrets(here: Here, tmp_path: Path) -> None:
     file = tmp_path / "pd.yaml"
-    file.write_text("loop: {period_s: 20}\nadmin: {token: correct-horse}\n")
+    places = 'provider: {url: "http://127.0.0.1:1"}\nrouter: {kind: none}\n'
+    file.write_text("loop: {period_s: 20}\nadmin: {token: correct-horse}\n" + places)
 
     shown = here("check-config", str(file))
     as_json = here("check-config", str(file), "--json", PD_AUTOSCALER_GUARD__PROMPT_MAX="7")
@@ -248,6 +249,16 @@ def test_right_settings_are_shown_whole_and_without_secrets(here: Here, tmp_path
     assert used["settings"]["guard"]["prompt_max"] == 7
     assert used["settings"]["admin"]["token"] == "**********"
     assert "correct-horse" not in shown.out + as_json.out
+
+
+def test_a_file_that_run_would_refuse_is_not_called_right(here: Here, tmp_path: Path) -> None:
+    file = tmp_path / "pd.yaml"
+    file.write_text("")
+
+    ran = here("check-config", str(file))
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.error.startswith("error: provider.url is missing")
 
 
 def test_each_problem_of_a_settings_file_is_a_line_of_its_own(here: Here, tmp_path: Path) -> None:

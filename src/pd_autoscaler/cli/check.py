@@ -24,11 +24,10 @@ def check_config(
     """
     import yaml  # noqa: PLC0415  # --help must not pay for it
 
-    from pd_autoscaler import settings  # noqa: PLC0415  # as above
-    from pd_autoscaler.policies.registry import load_policy  # noqa: PLC0415  # as above
+    from pd_autoscaler import app, settings  # noqa: PLC0415  # as above
 
     loaded = settings.load(file)
-    load_policy(loaded.loop.policy, loaded.loop.policy_params)
+    app.check(loaded)
     # Secrets are dumped as asterisks.
     used = loaded.model_dump(mode="json")
     if as_json:

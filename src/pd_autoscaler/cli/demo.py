@@ -31,8 +31,6 @@ from pd_autoscaler.policies.registry import load_policy
 from pd_autoscaler.settings import Settings
 
 POLL_S = 1.0
-DRAIN_S = 60.0
-"""How long answers in flight are waited for when the load is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ class Options:
     def cluster_arguments(self, work_dir: Path) -> list[str]:
         """Return the arguments of the cluster's process."""
         arguments = ["--load-when-ready", "--seed", str(self.seed), "--speed", str(self.speed)]
-        arguments += ["--work-dir", str(work_dir), "--drain", str(DRAIN_S)]
+        arguments += ["--work-dir", str(work_dir)]
         if self.trace is not None:
             arguments += ["--trace", str(self.trace)]
         if self.for_s is not None:

@@ -10,8 +10,10 @@ import math
 import os
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -34,6 +36,7 @@ from pd_autoscaler.workload.trace import read_trace
 _EXIT_FAILED = 1
 _EXIT_CONFIG = 2
 
+PAGE_PORT = 8080
 ORPHAN_S = 2.0
 """At the end of input its owner has gone, so answers in flight are waited for no longer."""
 
@@ -53,6 +56,10 @@ def workload(
     if math.isnan(for_s) or for_s <= 0:
         raise ConfigError(f"--for {for_s:g}: give a number of seconds above 0")
     if trace is None:
+        if tokens_max is not None:
+            raise ConfigError(
+                f"--tokens-max {tokens_max} is for a trace: give a --trace, or leave it out"
+            )
         if speed != 1.0:
             raise ConfigError(
                 f"--speed {speed:g} is for a trace: give a --trace, or leave --speed out"
@@ -66,6 +73,20 @@ def workload(
             f"{DEMO.kv_tokens}: add --tokens-max, such as --tokens-max 4000"
         )
     return looped(requests, for_s)
+
+
+def _page_port() -> int:
+    """Return the port that commands expect, or a free one where something else has it."""
+    for port in (PAGE_PORT, 0):
+        with closing(socket.socket()) as probe:
+            # As the page's server does: a port that was just given back is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ConfigError("no port is free on 127.0.0.1: end something that listens there")
 
 
 def counts_of(text: str) -> Mapping[Role, int]:
@@ -153,6 +174,11 @@ async def _run(
     async with running_cluster(made_of) as cluster:
         if options.config_out:
             values = configuration(cluster.supervisor_url, cluster.router_url)
+            # A journal of its own: mode and target of an earlier cluster are not this one's.
+            port = cluster.supervisor_url.rpartition(":")[2]
+            journal = options.config_out.absolute().parent / f"pd-autoscaler-{port}.sqlite"
+            values["journal"] = {"path": str(journal)}
+            values["admin"] = {"port": _page_port()}
             text = yaml.safe_dump(values, sort_keys=False)
             written("--config-out", options.config_out, text)
         on_ready(
@@ -235,7 +261,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the generated workload")
     add("--nodes", default="prompt=1,decoder=1", help="how many nodes to begin with")
     add("--open-max", type=int, default=1000, help="open requests; more are refused and counted")
-    add("--drain", dest="drain_s", type=float, default=10.0, help="seconds to wait at the end")
+    add("--drain", dest="drain_s", type=float, default=60.0, help="seconds to wait at the end")
     add("--config-out", type=Path, help="write the controller's settings here (YAML)")
     add("--work-dir", type=Path, help="keep the nodes' logs here (default: a temporary place)")
     add("--summary-out", type=Path, help="write the summary here (JSON)")

@@ -196,7 +196,7 @@ class RouterSettings(Section):
 class JournalSettings(Section):
     """What survives the controller."""
 
-    path: Path = Path("pd-autoscaler.db")
+    path: Path = Path("pd-autoscaler.sqlite")
     keep_s: float = Field(default=7 * 86_400.0, gt=0)
     """Reports and history older than this are dropped."""
     size_max_bytes: int = Field(default=512_000_000, ge=1_000_000)
