@@ -1,10 +1,20 @@
-"""The event loop is never blocked: in every async test a blocking call of ours is an error."""
+"""For every test: the event loop is never blocked, and drawn examples are the same in each run.
+
+In every async test a blocking call of ours is an error. PD_AUTOSCALER_HYPOTHESIS=hunt draws new
+examples instead (with --hypothesis-seed=N those of a seed).
+"""
 
 import inspect
+import os
 from collections.abc import Iterator
 
 import blockbuster.blockbuster as guarding
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.register_profile("hunt", derandomize=False)
+hypothesis.settings.load_profile(os.environ.get("PD_AUTOSCALER_HYPOTHESIS", "fixed"))
 
 ALLOWED = (
     # Starting a process blocks until its exec has succeeded: asyncio has no other way.

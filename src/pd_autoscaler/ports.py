@@ -45,12 +45,16 @@ class NodeProvider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClusterResult:
-    """How one endpoint's link or unlink ended, with the native status code and what it means."""
+    """How one endpoint's link or unlink ended, with the native status code and what it means.
+
+    `rank` is that of the calling node's endpoint.
+    """
 
     cluster_id: int
     code: str
     verdict: Verdict
     is_unknown: bool = False
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,17 @@ class Fence:
 
 
 class NodeAgent(Protocol):
-    """The agents inside the nodes' engine processes; every mutating call is fenced.
+    """The agents inside the nodes' engine processes, one a rank; every mutating call is fenced.
 
     `key` makes a call idempotent: a repeat returns the first call's current outcome.
     """
 
     async def state(self, node: Node) -> AgentState:
         """Read a node's state."""
+        ...
+
+    async def claim(self, node: Node, *, fence: Fence) -> None:
+        """Have a node obey this controller from now on; nothing else changes."""
         ...
 
     async def init(self, node: Node, role: Role, *, fence: Fence, key: str) -> None:
@@ -78,17 +86,35 @@ class NodeAgent(Protocol):
     def links(
         self, node: Node, peers: Sequence[Peer], *, fence: Fence, key: str
     ) -> AsyncIterator[ClusterResult]:
-        """Link every endpoint of these peers, yielding each as it ends."""
+        """Make every call of these peers, yielding each as it ends."""
         ...
 
     def unlinks(
         self, node: Node, peers: Sequence[Peer], *, force: bool, fence: Fence, key: str
     ) -> AsyncIterator[ClusterResult]:
-        """Unlink every endpoint of these peers, yielding each as it ends."""
+        """Unlink as every call of these peers says, yielding each as it ends."""
+        ...
+
+    async def switch_role(self, node: Node, role: Role, *, fence: Fence, key: str) -> None:
+        """Have an unlinked node take a role without a restart; one that has it is a success.
+
+        While links are left it raises TransientError; PermanentError where the engine cannot.
+        """
         ...
 
     async def finalize(self, node: Node, *, fence: Fence, key: str) -> None:
         """Finalise the node's library object; refused while a native call hangs."""
+        ...
+
+
+class LinkProbe(Protocol):
+    """A look from here at the ports that decoders link to."""
+
+    async def unreachable(self, nodes: Iterable[Node]) -> Mapping[str, str]:
+        """Say by id why a node's link port takes no connection; the others are absent.
+
+        The answer may be that of an earlier look. It never raises.
+        """
         ...
 
 
@@ -149,8 +175,9 @@ class Remembered:
 
     `linked` holds, per prompt incarnation, the decoder cluster ids that ever linked it and were
     not forgotten since; `nodes` the nodes of the last report, `draining` those of them that were
-    on their way out, `drains` those an operator asked to go; `pending` the roles of start requests
-    that no node answers to yet; `open_intents` the actions begun and never ended.
+    on their way out, `switching` the roles that some of these take instead of being stopped,
+    `drains` those an operator asked to go; `pending` the roles of start requests that no node
+    answers to yet; `open_intents` the actions begun and never ended.
     """
 
     epoch: int = 0
@@ -161,6 +188,7 @@ class Remembered:
     linked: Mapping[str, frozenset[int]] = field(default_factory=dict)
     nodes: frozenset[str] = frozenset()
     draining: frozenset[str] = frozenset()
+    switching: Mapping[str, Role] = field(default_factory=dict)
     drains: frozenset[str] = frozenset()
     pending: Mapping[str, Role] = field(default_factory=dict)
     open_intents: tuple[str, ...] = ()
@@ -217,6 +245,15 @@ class Journal(Protocol):
 
     async def history(self, *, limit: int) -> list[dict[str, object]]:
         """Return the newest decisions, moves and outcomes that changed something, newest first."""
+        ...
+
+    async def link_events(
+        self, decoder: str, prompt: str, *, limit: int
+    ) -> list[dict[str, object]]:
+        """Return the newest ends of link and unlink calls that touched a pair, newest first.
+
+        Each has the fields of `core.attempts.Attempt`; calls of either node are among them.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from pd_autoscaler.model.facts import (
 )
 from pd_autoscaler.model.link import Link, LinkState
 from pd_autoscaler.model.node import MESHED, Endpoint, Node, NodeState, Role
+from pd_autoscaler.model.plan import Peer
 
 NOW_S = 1000.0
 IDLE = EngineLoad(waiting=0, running=0, kv_unpulled=0)
@@ -35,7 +36,7 @@ def node(node_id: str, state: NodeState = NodeState.SERVING, *, since_s: float =
         since_s=since_s,
         incarnation=f"{node_id}/1",
         endpoints=(Endpoint(0, cluster_id(node_id), "127.0.0.1", port),),
-        agent_url=f"http://{node_id}",
+        agent_urls=(f"http://{node_id}",),
         metrics_url=f"http://{node_id}/metrics",
         served_at_s=since_s if state is NodeState.SERVING else None,
     )
@@ -116,6 +117,13 @@ def facts(of: Fleet, *, now_s: float = NOW_S, silent: tuple[str, ...] = ()) -> F
     )
 
 
+def peer_of(of: Node) -> Peer:
+    """Describe a node of one rank as the far end of a call."""
+    return Peer(of.id, of.incarnation, of.endpoints, (0,) * len(of.endpoints))
+
+
 def provided(of: Node) -> ProvidedNode:
     """Make the provider's line of a node."""
-    return ProvidedNode(id=of.id, role=of.role, agent_url=of.agent_url, metrics_url=of.metrics_url)
+    return ProvidedNode(
+        id=of.id, role=of.role, agent_urls=of.agent_urls, metrics_url=of.metrics_url
+    )

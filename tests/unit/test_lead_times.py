@@ -29,6 +29,7 @@ def test_each_phase_of_a_life_is_measured() -> None:
         "init": LeadTime(8, 8, 1),
         "link": LeadTime(3, 3, 1),
         "drain": LeadTime(40, 40, 1),
+        "unlink": LeadTime(2, 2, 1),
     }
 
 

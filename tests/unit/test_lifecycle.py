@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from pd_autoscaler.core import lifecycle, outcomes, planner
 from pd_autoscaler.core.fleet import Contact, Fleet, node_thing
-from pd_autoscaler.core.mesh import peer_of
 from pd_autoscaler.core.rules import NodeRules, Rules
+from pd_autoscaler.core.sight import Leave
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.facts import AgentPhase, EngineLoad, Facts
 from pd_autoscaler.model.link import LinkState
@@ -23,7 +23,7 @@ from pd_autoscaler.model.plan import (
 )
 from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Unknown
 from pd_autoscaler.model.signals import Reading
-from tests.support.fleets import NOW_S, facts, fleet, node, provided
+from tests.support.fleets import NOW_S, facts, fleet, node, peer_of, provided
 
 S = NodeState
 RULES = Rules(node=NodeRules(lost_after_s=30, drain_deadline_s=300))
@@ -67,7 +67,7 @@ def test_a_removal_under_way_before_the_restart_goes_on() -> None:
 
 def test_a_node_asked_for_takes_its_name_and_keeps_its_beginning() -> None:
     asked, _ = outcomes.begun(Fleet(), StartNode(Role.PROMPT, "start-1"), now_s=5.0)
-    listed = replace(provided(node("p1")), request_id="start-1", agent_url="")
+    listed = replace(provided(node("p1")), request_id="start-1", agent_urls=())
     of = after(asked, Facts(now_s=6.0, now_unix_s=6.0, provided=(listed,)))
     assert states(of) == {"p1": "starting"}
     assert of.nodes["p1"].began_s == 5.0
@@ -90,6 +90,15 @@ def test_a_silent_agent_makes_a_node_suspect_and_only_silence_of_both_loses_it()
     assert states(suspect)["p1"] == "serving"
     lost = after(long_silent(of, "p1", for_s=31), facts(of, silent=("p1",)))
     assert states(lost)["p1"] == "failed"
+
+
+def test_a_page_older_than_the_last_one_does_not_make_a_node_look_silent() -> None:
+    of = fleet(node("p1"), node("p2"), node("p3"), node("d1"))
+    of = replace(of, contacts={**of.contacts, "p1": Contact(NOW_S - 90, NOW_S - 10)})
+    old = Reading(node_id="p1", at_s=NOW_S - 40)
+    of = after(of, replace(facts(of, silent=("p1",)), readings={"p1": old}))
+    assert of.contacts["p1"].metrics_at_s == NOW_S - 10
+    assert states(of)["p1"] == "serving"
 
 
 def test_much_silence_at_once_is_taken_for_our_own_fault() -> None:
@@ -259,13 +268,19 @@ def test_an_unknown_outcome_blocks_a_node_until_it_was_observed() -> None:
 
 
 def test_a_node_that_cannot_be_initialised_fails_after_so_many_attempts() -> None:
-    of = fleet(node("p1", S.INITIALISING), node("d1"))
+    of = fleet(node("p1", S.INITIALISING, since_s=NOW_S), node("d1"))
     failed = Failed(InitNode("p1", Role.PROMPT), "no device")
     seen = []
+    new = replace(of.agents["p1"], phase=AgentPhase.NEW)
     for _ in range(3):
         of = outcomes.ended(of, failed, RULES, now_s=NOW_S)
-        seen.append(of.nodes["p1"].state)
-    assert seen == [S.INITIALISING, S.INITIALISING, S.FAILED]
+        told = facts(of)
+        told = replace(told, agents={**told.agents, "p1": new})
+        of, moves, _ = lifecycle.observed(of, told, RULES)
+        seen.append([move.after for move in moves])
+    assert seen == [[], [], [S.FAILED]]
+    assert of.nodes["p1"].why == "cannot be initialised: no device"
+    assert of.start_failures == {Role.PROMPT: 1}
 
 
 def test_a_link_remembers_the_decoder_at_the_prompt_node_before_it_is_made() -> None:
@@ -280,7 +295,7 @@ def test_a_finalise_of_unknown_outcome_is_not_tried_again() -> None:
     of = outcomes.ended(of, Unknown(FinalizeNode("p1"), "late"), RULES, now_s=NOW_S)
     of = after(of, facts(of, now_s=NOW_S + 5))
     plan = planner.planned(
-        of, Target(0, 1), RULES, busy=frozenset(), leave=planner.Leave(), now_s=NOW_S + 60
+        of, Target(0, 1), RULES, busy=frozenset(), leave=Leave(), now_s=NOW_S + 60
     )
     assert plan.actions == (StopNode("p1"),)
 
@@ -331,3 +346,34 @@ def test_every_move_is_in_the_table(events: list[str]) -> None:
         of, more, _ = lifecycle.observed(of, told, RULES)
         for move in [*moves, *more]:
             assert move.after in NODE_MOVES[move.before]
+
+
+def test_a_node_found_finalised_is_stopped_at_once() -> None:
+    found = fleet(node("p1"), node("p2"), node("d1"), published=frozenset({"p1", "d1"}))
+    told = facts(found)
+    dead = replace(told.agents["p2"], phase=AgentPhase.FINALISED)
+    of = after(Fleet(), replace(told, agents={**told.agents, "p2": dead}))
+    assert states(of)["p2"] == "failed"
+
+
+def test_what_prompt_nodes_held_that_are_no_more_is_forgotten_after_a_restart() -> None:
+    found = fleet(node("p1"), node("d1"))
+    fresh = Fleet(linked={"p9/1": frozenset({101}), "p1/1": frozenset({101})})
+    of = after(after(fresh, facts(found)), facts(found))
+    assert set(of.linked) == {"p1/1"}
+
+
+def test_a_serving_node_whose_library_was_finalised_fails() -> None:
+    of = fleet(node("p1"), node("p2"), node("d1"))
+    told = facts(of)
+    dead = replace(told.agents["p2"], phase=AgentPhase.FINALISED)
+    assert states(after(of, replace(told, agents={**told.agents, "p2": dead})))["p2"] == "failed"
+
+
+def test_an_agent_that_stays_silent_beside_metrics_that_answer_is_told() -> None:
+    of = long_silent(fleet(node("p1"), node("p2"), node("d1")), "p2", for_s=40)
+    told = facts(of, silent=("p2",))
+    told = replace(told, readings={"p2": Reading(node_id="p2", at_s=NOW_S)})
+    of, _, alarms = lifecycle.observed(of, told, RULES)
+    assert states(of)["p2"] == "serving"
+    assert any("p2: an agent is silent for 40 s" in alarm for alarm in alarms)

@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 
-from pd_autoscaler.core import mesh, outcomes
+from pd_autoscaler.core import link_tables, mesh, outcomes
 from pd_autoscaler.core.fleet import Fleet, link_thing, unlink_thing
 from pd_autoscaler.core.rules import LinkRules, Rules
 from pd_autoscaler.model.facts import EntryState, LinkEntry
 from pd_autoscaler.model.link import Link, LinkState, Verdict
-from pd_autoscaler.model.node import Endpoint, NodeState
+from pd_autoscaler.model.node import Endpoint, Node, NodeState
 from pd_autoscaler.model.plan import Action, LinkNodes, UnlinkNodes
 from pd_autoscaler.model.report import Done, Failed
 from tests.support.fleets import NOW_S, cluster_id, fleet, link, node, row
 
 S, L = NodeState, LinkState
+UP = EntryState.LINKED
 RULES = LinkRules()
 
 
@@ -39,7 +40,7 @@ def with_link(of: Fleet, pair: tuple[str, str], **changes: object) -> Fleet:
 def with_rows(of: Fleet, decoder: str, *rows: LinkEntry) -> Fleet:
     """Let a decoder's table show these rows, and take them in."""
     agents = {**of.agents, decoder: replace(of.agents[decoder], links=rows)}
-    return mesh.observed(replace(of, agents=agents), frozenset(agents), now_s=NOW_S)
+    return link_tables.observed(replace(of, agents=agents), frozenset(agents), RULES, now_s=NOW_S)
 
 
 def small() -> Fleet:
@@ -49,14 +50,14 @@ def small() -> Fleet:
 def test_a_whole_mesh_needs_no_call_and_what_is_found_is_adopted() -> None:
     of = small()
     assert calls(of) == []
-    found = mesh.observed(replace(of, links={}), frozenset(of.agents), now_s=NOW_S)
+    found = link_tables.observed(replace(of, links={}), frozenset(of.agents), RULES, now_s=NOW_S)
     assert {link.state for link in found.links.values()} == {L.LINKED}
     assert calls(found) == []
 
 
 def test_a_link_that_is_found_is_remembered_at_its_prompt_node() -> None:
     of = replace(small(), linked={}, links={})
-    found = mesh.observed(of, frozenset(of.agents), now_s=NOW_S)
+    found = link_tables.observed(of, frozenset(of.agents), RULES, now_s=NOW_S)
     both = frozenset({cluster_id("d1"), cluster_id("d2")})
     assert found.linked == {"p1/1": both, "p2/1": both}
 
@@ -140,7 +141,7 @@ def test_a_leaving_node_is_unlinked_normally_by_each_decoder() -> None:
 def test_an_unlink_that_failed_is_forced() -> None:
     of = fleet(node("p1"), node("p2", S.UNLINKING), node("d1"))
     of = with_rows(of, "d1", row(node("p1")), row(node("p2")))
-    of = with_link(of, ("d1", "p2"), attempts=1)
+    of = replace(of, unlink_waits={unlink_thing("d1", "p2"): (1, NOW_S)})
     assert calls(of) == [("force", "d1", ["p2"])]
 
 
@@ -195,14 +196,14 @@ def test_what_a_prompt_node_dropped_of_a_dead_decoder_is_not_remembered_again() 
     of = replace(of, linked={"p1/1": frozenset({101})})
     [call] = mesh.planned(of, frozenset(), RULES, now_s=NOW_S)
     of = outcomes.ended(of, Done(call), Rules(), now_s=NOW_S)
-    of = mesh.observed(of, frozenset({"p1"}), now_s=NOW_S + 1)
+    of = link_tables.observed(of, frozenset({"p1"}), RULES, now_s=NOW_S + 1)
     assert of.linked == {}
     assert calls(of) == []
 
 
 def test_a_link_that_did_not_change_stays_the_same_object() -> None:
     of = small()
-    again = mesh.observed(of, frozenset(of.agents), now_s=NOW_S + 5)
+    again = link_tables.observed(of, frozenset(of.agents), RULES, now_s=NOW_S + 5)
     assert all(again.links[pair] is link for pair, link in of.links.items())
 
 
@@ -242,3 +243,184 @@ def test_a_node_is_unlinked_when_nothing_is_left_on_either_side() -> None:
     assert not mesh.unlinked_from(of, of.nodes["d1"])
     of = of.forget_linked("p1/1", [cluster_id("d1")])
     assert mesh.unlinked_from(of, of.nodes["d1"])
+
+
+def ranked(node_id: str, ranks: int, state: NodeState = S.SERVING) -> Node:
+    first = node(node_id, state)
+    base = first.cluster_ids[0] * 10
+    return replace(
+        first, endpoints=tuple(Endpoint(r, base + r, "127.0.0.1", 26000) for r in range(ranks))
+    )
+
+
+def rank_rows(prompt: Node, *ranks: tuple[int, int], state: EntryState = UP) -> list[LinkEntry]:
+    """Make rows (decoder's rank, prompt's rank)."""
+    return [
+        LinkEntry(
+            rank=d,
+            cluster_id=prompt.cluster_ids[p],
+            state=state,
+            peer_incarnation=prompt.incarnation,
+            code="LLM_SUCCESS",
+        )
+        for d, p in ranks
+    ]
+
+
+def test_a_link_is_up_when_all_its_endpoint_links_are() -> None:
+    p1, d1 = ranked("p1", 4), ranked("d1", 2)
+    of = replace(fleet(p1, d1), links={})
+    part = with_rows(of, "d1", *rank_rows(p1, (0, 0), (1, 1), (0, 2)))
+    assert (part.links["d1", "p1"].state, part.links["d1", "p1"].endpoints_up) == (L.ABSENT, 3)
+    whole = with_rows(part, "d1", *rank_rows(p1, (0, 0), (1, 1), (0, 2), (1, 3)))
+    assert (whole.links["d1", "p1"].state, whole.links["d1", "p1"].endpoints_up) == (L.LINKED, 4)
+
+
+def test_a_link_that_is_up_in_part_is_linked_again_at_each_rank() -> None:
+    p1, d1 = ranked("p1", 2), ranked("d1", 2)
+    of = with_rows(replace(fleet(p1, d1), links={}), "d1", *rank_rows(p1, (0, 0)))
+    [call] = mesh.planned(of, frozenset(), RULES, now_s=NOW_S)
+    assert isinstance(call, LinkNodes)
+    assert [(rank, e.cluster_id) for rank, e in call.prompts[0].calls] == [(0, 10), (1, 11)]
+
+
+def test_what_is_up_in_part_is_unlinked_before_its_node_counts_as_unlinked() -> None:
+    p1, d1 = ranked("p1", 2, S.UNLINKING), ranked("d1", 2)
+    failed = rank_rows(p1, (1, 1), state=EntryState.FAILED)
+    of = with_rows(replace(fleet(p1, d1), links={}), "d1", *rank_rows(p1, (0, 0)), *failed)
+    assert of.links["d1", "p1"].state is L.FAILED
+    assert not mesh.unlinked_from(of, p1)
+    assert calls(of) == [("unlink", "d1", ["p1"])]
+    of = replace(of, unlink_waits={unlink_thing("d1", "p1"): (1, NOW_S)})
+    assert calls(of) == [("force", "d1", ["p1"])]
+
+
+def test_rows_at_ranks_that_are_not_linked_by_this_mapping_are_dropped_by_force() -> None:
+    p1, d1 = ranked("p1", 2), ranked("d1", 2)
+    crossed = rank_rows(p1, (0, 0), (1, 1), (0, 1))
+    of = with_rows(fleet(p1, d1), "d1", *crossed)
+    [call] = mesh.planned(of, frozenset(), RULES, now_s=NOW_S)
+    assert isinstance(call, UnlinkNodes)
+    assert (call.force, call.peers[0].node_id, call.peers[0].ranks) == (True, "cluster 11", (0,))
+
+
+def test_a_prompt_node_drops_a_dead_decoder_at_the_ranks_that_it_had_linked() -> None:
+    p1, dead = ranked("p1", 4), ranked("d1", 2, S.FAILED)
+    of = replace(fleet(p1, dead, node("d2")), linked={p1.incarnation: frozenset(dead.cluster_ids)})
+    [call] = [
+        a for a in mesh.planned(of, frozenset(), RULES, now_s=NOW_S) if type(a) is UnlinkNodes
+    ]
+    assert [(r, e.cluster_id) for r, e in call.peers[0].calls] == [
+        (0, 1010), (1, 1011), (2, 1010), (3, 1011)
+    ]  # fmt: skip
+
+
+def test_engines_that_connect_by_themselves_are_never_linked() -> None:
+    of = replace(small(), links={}, agents={})
+    rules = replace(RULES, is_meshed=False)
+    assert mesh.planned(of, frozenset(), rules, now_s=NOW_S) == []
+    assert mesh.waits(of, frozenset(), rules, now_s=NOW_S) == ()
+
+
+def test_every_wanted_pair_that_is_not_up_is_called_or_says_why_it_waits() -> None:
+    of = fleet(*(node(n) for n in ("p1", "p2", "p3", "d1", "d2")))
+    of = replace(of, links={k: mesh.unlinked(v, now_s=0) for k, v in of.links.items()})
+    of = with_link(of, ("d1", "p2"), state=L.FAILED, attempts=3, retry_at_s=NOW_S + 9)
+    of = replace(of.with_node(replace(of.nodes["d2"], is_suspect=True)), unreachable={"p3": "no"})
+    waits = {(w.decoder, w.prompt): w for w in mesh.waits(of, frozenset(), RULES, now_s=NOW_S)}
+    assert calls(of) == [("link", "d1", ["p1"])]
+    assert {pair: (w.why, w.until_s) for pair, w in waits.items()} == {
+        ("d1", "p2"): ("3 tries failed", NOW_S + 9),
+        ("d1", "p3"): ("p3 takes no connection: no", None),
+        ("d2", "p1"): ("the agent of d2 is silent", None),
+        ("d2", "p2"): ("the agent of d2 is silent", None),
+        ("d2", "p3"): ("the agent of d2 is silent", None),
+    }
+
+
+def doubts(of: Fleet, *moments: float) -> list[tuple[str, int]]:
+    """Let d1's transfers from p1 fail at each moment; it is cured and linked again in between."""
+    seen = []
+    failing = replace(row(node("p1")), state=EntryState.UNKNOWN, code="LLM_TIMEOUT")
+    for now_s in moments:
+        up = {**of.agents, "d1": replace(of.agents["d1"], links=(row(node("p1")),))}
+        of = link_tables.observed(replace(of, agents=up), frozenset(up), RULES, now_s=now_s)
+        bad = {**up, "d1": replace(up["d1"], links=(failing,))}
+        of = link_tables.observed(replace(of, agents=bad), frozenset(bad), RULES, now_s=now_s)
+        link = of.links["d1", "p1"]
+        seen.append((link.state.value, link.attempts))
+        if link.state is L.SUSPECT:
+            of = with_link(of, ("d1", "p1"), state=L.ABSENT)
+    return seen
+
+
+def test_a_link_whose_transfers_fail_is_cured_at_once_and_later_with_growing_patience() -> None:
+    of = fleet(node("p1"), node("d1"))
+    # Linked again at 1000.5: one second of patience, then (from 1003 on) two, then four.
+    assert doubts(of, 1000, 1000.5, 1002, 1003, 1006, 1007, 1012) == [
+        ("suspect", 1),
+        ("linked", 1),
+        ("suspect", 2),
+        ("linked", 2),
+        ("suspect", 3),
+        ("linked", 3),
+        ("suspect", 4),
+    ]
+
+
+def test_failures_are_forgotten_once_a_link_was_up_for_long() -> None:
+    of = with_link(fleet(node("p1"), node("d1")), ("d1", "p1"), attempts=3, since_s=NOW_S)
+    soon = link_tables.observed(of, frozenset(of.agents), RULES, now_s=NOW_S + 59)
+    late = link_tables.observed(of, frozenset(of.agents), RULES, now_s=NOW_S + 61)
+    assert (soon.links["d1", "p1"].attempts, late.links["d1", "p1"].attempts) == (3, 0)
+
+
+def test_a_busy_link_is_unlinked_normally_again_and_later_not_by_force() -> None:
+    of = fleet(node("p1"), node("p2", S.UNLINKING), node("d1"))
+    of = with_rows(of, "d1", row(node("p1")), row(node("p2")))
+    [call] = mesh.planned(of, frozenset(), RULES, now_s=NOW_S)
+    busy = Failed(call, "LLM_LINK_BUSY", verdict=Verdict.RETRY, code="LLM_LINK_BUSY")
+    of = outcomes.ended(of, busy, Rules(), now_s=NOW_S)
+    assert calls(of) == []
+    [again] = mesh.planned(of, frozenset(), RULES, now_s=NOW_S + 2)
+    assert told(again) == ("unlink", "d1", ["p2"])
+
+
+def test_so_many_decoders_unlink_a_prompt_node_at_a_time() -> None:
+    decoders = [node(f"d{i}") for i in range(1, 8)]
+    of = fleet(node("p1"), node("p2", S.UNLINKING), *decoders)
+    rules = replace(RULES, in_flight_max=3)
+    planned = mesh.planned(of, frozenset({unlink_thing("d1", "p2")}), rules, now_s=NOW_S)
+    assert [told(a)[:2] for a in planned] == [("unlink", "d2"), ("unlink", "d3")]
+
+
+def test_a_code_that_says_a_node_is_past_help_counts_as_many_failures() -> None:
+    of = with_link(fleet(node("p1"), node("d1")), ("d1", "p1"), state=L.ABSENT)
+    link = of.links["d1", "p1"]
+    dead = mesh.failed(link, code="X", verdict=Verdict.REPLACE, why="X", now_s=NOW_S, rules=RULES)
+    assert dead.attempts == RULES.attempts_max
+
+
+def test_a_link_that_fails_its_transfers_before_it_was_seen_up_is_made_again_later_each_time() -> (
+    None
+):
+    of = fleet(node("p1"), node("d1"))
+    failing = replace(row(node("p1")), state=EntryState.UNKNOWN, code="LLM_TIMEOUT")
+    waits = []
+    for _ in range(3):
+        of = with_link(of, ("d1", "p1"), state=L.LINKING)
+        of = with_rows(of, "d1", failing)
+        waits.append(of.links["d1", "p1"].retry_at_s - NOW_S)
+    assert waits[0] == 0
+    assert 0 < waits[1] < waits[2]
+
+
+def test_a_pair_is_not_cured_by_force_while_a_rank_of_it_is_still_calling() -> None:
+    p1, d1 = ranked("p1", 2), ranked("d1", 2)
+    doubted = rank_rows(p1, (0, 0), state=EntryState.UNKNOWN)
+    calling = rank_rows(p1, (1, 1), state=EntryState.LINKING)
+    of = with_rows(fleet(p1, d1), "d1", *doubted, *calling)
+    assert of.links["d1", "p1"].state is L.SUSPECT
+    assert ("force", "d1", ["p1"]) not in calls(of)
+    of = with_rows(of, "d1", *doubted, *rank_rows(p1, (1, 1)))
+    assert ("force", "d1", ["p1"]) in calls(of)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from pd_autoscaler.core import planner
 from pd_autoscaler.core.fleet import Fleet, node_thing
-from pd_autoscaler.core.planner import Leave
 from pd_autoscaler.core.rules import GuardRules, Rules
+from pd_autoscaler.core.sight import Leave
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.facts import AgentPhase
 from pd_autoscaler.model.link import LinkState
@@ -107,6 +107,11 @@ def test_missing_nodes_that_cannot_be_had_do_not_block_a_removal() -> None:
 def test_a_draining_node_is_taken_back_before_another_is_started() -> None:
     of = fleet(*serving("p1", "d1"), node("p2", S.DRAINING))
     assert actions(of, 2, 1) == [PublishNode("p2")]
+
+
+def test_a_removal_begun_before_a_restart_is_not_taken_back() -> None:
+    of = replace(fleet(*serving("p1", "d1"), node("p2", S.DRAINING)), inherited=frozenset({"p2"}))
+    assert actions(of, 2, 1) == [StartNode(Role.PROMPT, "start-1")]
 
 
 def test_what_is_taken_back_is_not_withdrawn_by_the_same_plan() -> None:
@@ -259,3 +264,61 @@ def test_a_published_node_whose_link_is_only_under_way_does_not_give_way() -> No
 def test_a_node_being_published_is_not_cancelled_in_the_same_breath() -> None:
     of = fleet(*serving("p1", "d1"), node("p2", S.LINKING, since_s=NOW_S))
     assert actions(of, 1, 1) == [PublishNode("p2")]
+
+
+def broken(of: Fleet, *pairs: tuple[str, str], attempts: int = 5) -> Fleet:
+    """Let these pairs have failed so often."""
+    links = {
+        k: replace(v, state=LinkState.FAILED, attempts=attempts, retry_at_s=NOW_S + 60)
+        if k in pairs
+        else v
+        for k, v in of.links.items()
+    }
+    return replace(of, links=links)
+
+
+def test_one_end_of_a_pair_that_stays_down_is_withdrawn_if_the_rest_carry_its_load() -> None:
+    of = fleet(*serving("p1", "p2", "d1", "d2", "d3"))
+    down = broken(of, ("d1", "p1"))
+    assert actions(down, 2, 3) == [WithdrawNode("d1")]
+    assert actions(down, 2, 3, leave=Leave(spare=frozenset({Role.PROMPT}))) == [WithdrawNode("p1")]
+    assert actions(down, 2, 3, leave=Leave(spare=frozenset())) == []
+    assert actions(broken(of, ("d1", "p1"), attempts=4), 2, 3) == []
+
+
+def test_whoever_fails_with_most_is_withdrawn() -> None:
+    of = fleet(*serving("p1", "p2", "d1", "d2", "d3", "d4"))
+    assert actions(broken(of, ("d1", "p1"), ("d2", "p1")), 2, 4) == [WithdrawNode("p1")]
+
+
+def test_where_many_pairs_fail_nobody_is_withdrawn_for_it() -> None:
+    of = fleet(*serving("p1", "p2", "d1", "d2"))
+    assert actions(broken(of, ("d1", "p1"), ("d2", "p2")), 2, 2) == []
+
+
+def test_a_node_that_gave_way_does_not_push_out_whom_it_gave_way_to() -> None:
+    late = replace(node("d1", S.LINKING, since_s=NOW_S - 200), served_at_s=NOW_S - 500)
+    of = fleet(*serving("p1", "p2", "p3", "d2", "d3"), late)
+    assert actions(broken(of, ("d1", "p1")), 3, 3) == []
+
+
+def test_a_node_that_gave_way_and_cannot_come_back_is_replaced() -> None:
+    late = replace(node("d1", S.LINKING, since_s=NOW_S - 300), served_at_s=NOW_S - 500)
+    of = fleet(*serving("p1", "p2", "p3", "d2", "d3"), late)
+    assert actions(broken(of, ("d1", "p1")), 3, 3) == [
+        DrainNode("d1", "cannot be linked to all that serve")
+    ]
+
+
+def test_whoever_gave_way_is_not_back_before_the_newcomer_it_gave_way_to() -> None:
+    gave_way = replace(node("p1", S.LINKING, since_s=NOW_S - 2), served_at_s=NOW_S - 500)
+    newcomer = node("d3", S.LINKING, since_s=NOW_S - 200)
+    of = fleet(*serving("p2", "p3", "d1", "d2"), gave_way, newcomer)
+    assert actions(broken(of, ("d3", "p1")), 3, 3) == [PublishNode("d3")]
+
+
+def test_nobody_gives_way_for_a_link_that_a_limit_forbids() -> None:
+    full = replace(node("p1"), endpoints=(replace(node("p1").endpoints[0], links_max=2),))
+    newcomer = node("d3", S.LINKING, since_s=NOW_S - 200)
+    of = fleet(full, *serving("p2", "p3", "d1", "d2"), newcomer)
+    assert actions(broken(of, ("d3", "p1")), 3, 3) == []

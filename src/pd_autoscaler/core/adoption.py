@@ -51,7 +51,7 @@ def _listed(passage: Passage, node: Node, provided: ProvidedNode) -> None:
     """Take in what the provider says of a known node; a pool may have taken or given it."""
     node = replace(
         node,
-        agent_url=provided.agent_url,
+        agent_urls=provided.agent_urls,
         metrics_url=provided.metrics_url,
         engine_url=provided.engine_url,
         # A provider may name a node after its request; from now on it can be lost.
@@ -104,10 +104,11 @@ def _adopt(passage: Passage, provided: ProvidedNode) -> None:
         since_s=asked.since_s if asked is not None else now_s,
         why="asked for" if asked is not None else "found",
         request_id=provided.request_id if asked is not None else "",
-        agent_url=provided.agent_url,
+        agent_urls=provided.agent_urls,
         metrics_url=provided.metrics_url,
         engine_url=provided.engine_url,
         began_s=began_s,
+        next_role=fleet.next_roles.get(provided.id),
     )
     if asked is not None:
         fleet = fleet.without_node(asked.id)

@@ -37,14 +37,18 @@ class Fleet:
     `linked` holds, per prompt incarnation, every decoder cluster id that may have an entry there:
     a listening side cannot say who linked it. `blocked` holds things whose last outcome is
     unknown, with the time after which they must be observed. `leaving` names nodes on their way
-    out, `drains` those an operator asked to go, `withdrawing` those that the router must let go of
-    before they may be published again, `publishing` those it was told of and does not list yet,
-    `withdrawn_at_s` since when it lists others no more, `former` those that it must not list again:
-    known before this controller restarted, or gone since. `unlisted` says since when the provider
-    has not listed a node that answers, `unlink_waits` how often in a row unlinking one end failed,
-    and when it may be tried again. `is_synced` is true once every node found at the start has
-    answered or is known to be lost; `has_unmet` while some node that was found has never answered,
-    so that its cluster ids are unknown; `is_blind` while too much is silent.
+    out, `inherited` those of them whose removal an earlier controller began (it may have cut a
+    link at one end already, so that removal is not taken back), `drains` those an operator asked
+    to go, `withdrawing` those that the router must let go of before they may be published again,
+    `publishing` those it was told of and does not list yet, `withdrawn_at_s` since when it lists
+    others no more, `former` those that it must not list again: known before this controller
+    restarted, or gone since. `next_roles` holds the role that nodes which were leaving before a
+    restart take next, `unreachable` why probed prompt nodes take no connection. `unlisted` says
+    since when the provider has not listed a node that answers, `unlink_waits` how often in a row
+    unlinking one end failed, and when it may be tried again. `is_synced` is true once every node
+    found at the start has answered or is known to be lost; `has_unmet` while some node that was
+    found has never answered, so that its cluster ids are unknown; `is_blind` while too much is
+    silent.
     """
 
     nodes: Mapping[str, Node] = field(default_factory=dict)
@@ -56,11 +60,14 @@ class Fleet:
     published: frozenset[str] | None = None
     in_flight: Mapping[str, int] = field(default_factory=dict)
     leaving: frozenset[str] = frozenset()
+    inherited: frozenset[str] = frozenset()
     drains: frozenset[str] = frozenset()
     withdrawing: frozenset[str] = frozenset()
     publishing: frozenset[str] = frozenset()
     withdrawn_at_s: Mapping[str, float] = field(default_factory=dict)
     former: frozenset[str] = frozenset()
+    next_roles: Mapping[str, Role] = field(default_factory=dict)
+    unreachable: Mapping[str, str] = field(default_factory=dict)
     unlisted: Mapping[str, float] = field(default_factory=dict)
     unlink_waits: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     idle_counts: Mapping[str, int] = field(default_factory=dict)
@@ -100,6 +107,7 @@ class Fleet:
             },
             links={pair: link for pair, link in self.links.items() if node_id not in pair},
             leaving=self.leaving - {node_id},
+            inherited=self.inherited - {node_id},
             drains=self.drains - {node_id},
             withdrawing=self.withdrawing - {node_id},
             publishing=self.publishing - {node_id},
@@ -134,7 +142,7 @@ def _without(mapping: Mapping[K, V], key: K) -> dict[K, V]:
 
 def is_unmet(node: Node) -> bool:
     """Whether a node was found, not asked for, and its agent has never answered."""
-    is_found = bool(node.agent_url) and not node.request_id
+    is_found = bool(node.agent_urls) and not node.request_id
     return node.state is NodeState.STARTING and is_found and not node.incarnation
 
 

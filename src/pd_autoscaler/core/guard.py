@@ -61,9 +61,43 @@ def guarded(
     }
     target = replace(asked, prompt=wanted[Role.PROMPT], decoder=wanted[Role.DECODER])
     target = _within(target, rules.limits, standing, gates)
+    if _is_shift(standing, target) and not _pays_back(target, snapshot, rules, memory):
+        gates.append(HoldReason.PAY_BACK.value)
+        target = replace(target, prompt=standing.prompt, decoder=standing.decoder)
     if target == standing:
         return Guarded(_answer(decision, target, gates), tuple(gates), memory)
     return Guarded(target, tuple(gates), replace(memory, changed_at_s=now_s))
+
+
+def _is_shift(standing: Target, target: Target) -> bool:
+    """Whether a target takes from one role what it gives to the other."""
+    return (target.prompt - standing.prompt) * (target.decoder - standing.decoder) < 0
+
+
+def _pays_back(target: Target, snapshot: Snapshot, rules: GuardRules, memory: GuardMemory) -> bool:
+    """Whether a shift has been asked for at least as long as it keeps a node from serving.
+
+    Nobody knows how long a mix will stay right. Who waits until waiting has cost as much as the
+    move never pays more than twice the least (ski rental: Karlin, Manasse, Rudolph and Sleator,
+    Competitive snoopy caching, 1988). The cost is measured: seconds of drain, unlink, switch (or,
+    until a node has switched, start and init) and link.
+    """
+    leads = snapshot.lead_times
+    change = ("switch",) if "switch" in leads else ("start", "init")
+    phases = ("drain", "unlink", *change, "link")
+    cost_s = sum(leads[phase].p50_s for phase in phases if phase in leads)
+    since_s = snapshot.now_s - min(cost_s, rules.pay_back_max_s)
+    if cost_s and not any(row[0] <= since_s for row in memory.asked):
+        return False
+    standing = snapshot.target
+    grows, shrinks = (
+        (Role.PROMPT, Role.DECODER)
+        if target.prompt > standing.prompt
+        else (Role.DECODER, Role.PROMPT)
+    )
+    return min(memory.window(grows, since_s), default=0) > standing.of(grows) and max(
+        memory.window(shrinks, since_s), default=0
+    ) < standing.of(shrinks)
 
 
 def _answer(decision: Target, target: Target, gates: list[str]) -> Decision:
@@ -88,7 +122,7 @@ def _blind(snapshot: Snapshot, rules: GuardRules) -> Hold | None:
 def _remembering(
     memory: GuardMemory, asked: Target, now_s: float, rules: GuardRules
 ) -> GuardMemory:
-    horizon_s = max(rules.up_window_s, rules.down_window_s)
+    horizon_s = max(rules.up_window_s, rules.down_window_s, rules.pay_back_max_s)
     kept = tuple(row for row in memory.asked if row[0] >= now_s - horizon_s)
     if len(kept) < len(memory.asked):
         # The newest that is too old stays: it shows that the window was watched from its beginning.

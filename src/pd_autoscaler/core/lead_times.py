@@ -16,6 +16,8 @@ _ENDS: Mapping[NodeState, tuple[str, frozenset[NodeState]]] = {
     _S.INITIALISING: ("init", frozenset({_S.LINKING})),
     _S.LINKING: ("link", frozenset({_S.SERVING})),
     _S.DRAINING: ("drain", frozenset({_S.UNLINKING})),
+    _S.UNLINKING: ("unlink", frozenset({_S.STOPPING, _S.STANDBY, _S.SWITCHING})),
+    _S.SWITCHING: ("switch", frozenset({_S.LINKING})),
 }
 
 SAMPLES_MAX = 50
@@ -24,7 +26,7 @@ SAMPLES_MAX = 50
 
 @dataclass(frozen=True, slots=True)
 class LeadTimes:
-    """Measured seconds per phase: `start`, `init`, `link`, `drain`, oldest first."""
+    """Measured seconds per phase (`start`, `init`, `link`, `drain`, `unlink`, `switch`)."""
 
     samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     _relinking: frozenset[str] = frozenset()

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from pd_autoscaler.core import adoption, mesh
+from pd_autoscaler.core import adoption, link_tables, mesh
 from pd_autoscaler.core.fleet import Contact, Fleet, is_unmet
 from pd_autoscaler.core.passage import Passage
 from pd_autoscaler.core.rules import NodeRules, Rules
 from pd_autoscaler.model.facts import AgentPhase, AgentState, Facts
-from pd_autoscaler.model.node import LEAVING, Node, NodeState, Role
+from pd_autoscaler.model.node import LEAVING, RANK_SEPARATOR, Node, NodeState, Role
 from pd_autoscaler.model.report import Move
 
 _S = NodeState
@@ -29,12 +29,20 @@ def observed(fleet: Fleet, facts: Facts, rules: Rules) -> tuple[Fleet, list[Move
             _told_by_agent(passage, node, agent)
         elif not passage.fleet.is_blind:
             _silent(passage, node, rules.node)
+    passage.fleet = _held_by_the_living(passage.fleet)
     for node in list(passage.fleet.nodes.values()):
         _publication(passage, node)
-    passage.fleet = mesh.observed(passage.fleet, frozenset(facts.agents), now_s=facts.now_s)
+    if rules.link.is_meshed:
+        passage.fleet = link_tables.observed(
+            passage.fleet, frozenset(facts.agents), rules.link, now_s=facts.now_s
+        )
     for node in list(passage.fleet.nodes.values()):
         _left(passage, node, rules.node)
         _overdue(passage, passage.fleet.nodes[node.id], rules)
+    passage.alarms += [
+        f"prompt node {node_id} takes no connection from decoders: {why}"
+        for node_id, why in sorted(facts.unreachable.items())
+    ]
     passage.fleet = _synced(passage.fleet, facts, rules.node)
     return passage.fleet, passage.moves, passage.alarms
 
@@ -47,9 +55,10 @@ def _remember(passage: Passage) -> None:
         old = contacts.get(node_id, Contact(facts.now_s, facts.now_s))
         reading = facts.readings.get(node_id)
         agent = facts.agents.get(node_id)
+        # A page may come from a cache, older than one that was seen: no contact is unmade by it.
         contacts[node_id] = Contact(
             agent.at_s if agent is not None else old.agent_at_s,
-            reading.at_s if reading is not None else old.metrics_at_s,
+            max(reading.at_s, old.metrics_at_s) if reading is not None else old.metrics_at_s,
         )
     passage.fleet = replace(
         fleet,
@@ -57,6 +66,7 @@ def _remember(passage: Passage) -> None:
         agents={**fleet.agents, **{k: v for k, v in facts.agents.items() if k in fleet.nodes}},
         published=facts.published,
         in_flight=facts.in_flight,
+        unreachable=facts.unreachable,
         blocked={k: v for k, v in fleet.blocked.items() if not _is_observed(k, v, fleet, facts)},
     )
 
@@ -74,24 +84,29 @@ def _is_observed(thing: str, since_s: float, fleet: Fleet, facts: Facts) -> bool
 
 def _told_by_agent(passage: Passage, node: Node, agent: AgentState) -> None:
     """Move a node to where its own agent says it is."""
-    if node.incarnation and agent.incarnation != node.incarnation:
-        if node.state is _S.STANDBY:
-            # A spare that restarts is still a spare; nobody is linked to it.
-            passage.fleet = replace(
-                passage.fleet,
-                linked={k: v for k, v in passage.fleet.linked.items() if k != node.incarnation},
-            )
-        else:
-            node = _restarted(passage, node)
+    has_restarted = node.incarnation and agent.incarnation != node.incarnation
+    # A spare that restarts is still a spare.
+    if has_restarted and node.state is not _S.STANDBY:
+        node = _restarted(passage, node, agent)
     role = agent.role if agent.phase is AgentPhase.READY and agent.role else node.role
     endpoints = agent.endpoints or node.endpoints
     node = replace(
         node, incarnation=agent.incarnation, endpoints=endpoints, role=role, is_suspect=False
     )
     passage.fleet = passage.fleet.with_node(node)
+    if agent.phase is AgentPhase.READY and agent.role is node.next_role is not None:
+        node = _took_role(passage, node)
     match node.state, agent.phase:
+        case _S.LINKING | _S.SERVING, AgentPhase.READY if agent.has_mixed_roles:
+            passage.move(node, _S.FAILED, "its ranks have different roles")
+        case _S.STARTING | _S.INITIALISING, AgentPhase.READY if agent.has_mixed_roles:
+            node = replace(node, next_role=node.next_role or node.role)
+            passage.move(node, _S.SWITCHING, "found between two roles")
         case _S.STARTING, AgentPhase.READY:
             passage.move(node, _S.LINKING, "found initialised")
+        case _S.STARTING | _S.INITIALISING | _S.LINKING | _S.SERVING, AgentPhase.FINALISED:
+            # The library knows no way back: only another process can serve.
+            passage.move(node, _S.FAILED, "its library object was finalised")
         case _S.STARTING, _:
             passage.move(node, _S.INITIALISING, "its agent answers")
         case _S.INITIALISING, AgentPhase.READY:
@@ -100,18 +115,59 @@ def _told_by_agent(passage: Passage, node: Node, agent: AgentState) -> None:
             pass
 
 
-def _restarted(passage: Passage, node: Node) -> Node:
+def _took_role(passage: Passage, node: Node) -> Node:
+    """A node that has taken its next role is not leaving any more: it joins anew."""
+    fleet = passage.fleet
+    node = replace(node, next_role=None, served_at_s=None)
+    passage.fleet = replace(
+        fleet.with_node(node),
+        leaving=fleet.leaving - {node.id},
+        inherited=fleet.inherited - {node.id},
+        next_roles={k: v for k, v in fleet.next_roles.items() if k != node.id},
+        # A router that still lists it, or lists it again, has it in its old role.
+        withdrawing=fleet.withdrawing | {node.id},
+    )
+    if node.state is _S.SWITCHING:
+        return passage.move(node, _S.LINKING, f"took the role of {node.role}")
+    return node
+
+
+def _restarted(passage: Passage, node: Node, agent: AgentState) -> Node:
     """A new process under an old name begins again; one on its way out is only stopped."""
     passage.alarms.append(f"{node.role} node {node.id} restarted while {node.state}")
     was_leaving = node.state in LEAVING or node.state is _S.FAILED
     if node.state is not _S.FAILED:
         node = passage.move(node, _S.FAILED, "restarted: its agent has a new incarnation")
-    node = replace(node, endpoints=())
-    linked = {k: v for k, v in passage.fleet.linked.items() if k != node.incarnation}
+    # Its predecessor may have switched roles; this process begins with the one it was started in.
+    node = replace(node, endpoints=(), role=agent.role or node.role, served_at_s=None)
+    fleet = passage.fleet
+    passage.fleet = replace(fleet, withdrawing=fleet.withdrawing | {node.id}).with_node(node)
+    if was_leaving:
+        return node
+    # One that was to switch roles does not leave any more: it begins anew in its own.
     passage.fleet = replace(
-        passage.fleet, linked=linked, withdrawing=passage.fleet.withdrawing | {node.id}
-    ).with_node(node)
-    return node if was_leaving else passage.move(node, _S.STARTING, "came back as a new process")
+        passage.fleet, leaving=fleet.leaving - {node.id}, inherited=fleet.inherited - {node.id}
+    )
+    return passage.move(node, _S.STARTING, "came back as a new process")
+
+
+def _held_by_the_living(fleet: Fleet) -> Fleet:
+    """Return the fleet with what prompt nodes hold under their present incarnations.
+
+    When a rank restarts its node has a new incarnation, and the other ranks hold what they held.
+    What is left is of nodes that are no more, once every node has been met.
+    """
+    living = {node.incarnation for node in fleet.nodes.values()}
+    if fleet.linked.keys() <= living:
+        return fleet
+    linked = {k: v for k, v in fleet.linked.items() if k in living}
+    for old in fleet.linked.keys() - living:
+        ranks = set(old.split(RANK_SEPARATOR))
+        heirs = [new for new in living if ranks & set(new.split(RANK_SEPARATOR))]
+        is_waited_for = not fleet.is_synced or fleet.has_unmet
+        for key in heirs or ([old] if is_waited_for else []):
+            linked[key] = linked.get(key, frozenset()) | fleet.linked[old]
+    return replace(fleet, linked=linked)
 
 
 def _silent(passage: Passage, node: Node, rules: NodeRules) -> None:
@@ -120,7 +176,14 @@ def _silent(passage: Passage, node: Node, rules: NodeRules) -> None:
     if node.state in {_S.STARTING, _S.STANDBY, _S.STOPPING, _S.FAILED} and not was_serving:
         return
     passage.fleet = passage.fleet.with_node(replace(node, is_suspect=True))
-    silent_s = passage.now_s - passage.fleet.contacts[node.id].latest_s
+    contact = passage.fleet.contacts[node.id]
+    agent_silent_s = passage.now_s - contact.agent_at_s
+    silent_s = passage.now_s - contact.latest_s
+    if silent_s <= rules.lost_after_s < agent_silent_s:
+        passage.alarms.append(
+            f"{node.role} node {node.id}: an agent is silent for {agent_silent_s:.0f} s while its "
+            "metrics answer; nothing is done to it until somebody looks"
+        )
     if silent_s > rules.lost_after_s:
         passage.alarms.append(f"{node.role} node {node.id} was lost: silent for {silent_s:.0f} s")
         passage.move(
@@ -202,7 +265,7 @@ def _left(passage: Passage, node: Node, rules: NodeRules) -> None:
             passage.move(node, _S.UNLINKING, f"drain deadline of {rules.drain_deadline_s:.0f} s")
     elif node.state is _S.UNLINKING:
         if mesh.unlinked_from(passage.fleet, node):
-            passage.move(node, _S.STOPPING, "unlinked")
+            passage.move(node, _S.SWITCHING if node.next_role else _S.STOPPING, "unlinked")
         elif aged_s > rules.unlink_deadline_s:
             passage.alarms.append(f"{node.role} node {node.id} was not unlinked in time")
             passage.move(node, _S.STOPPING, f"unlink deadline of {rules.unlink_deadline_s:.0f} s")
@@ -240,8 +303,17 @@ def _overdue(passage: Passage, node: Node, rules: Rules) -> None:
     aged_s = passage.now_s - node.since_s
     if node.state is _S.STARTING and aged_s > rules.node.start_timeout_s:
         _never_came(passage, node, f"did not start within {rules.node.start_timeout_s:.0f} s")
+    elif node.state is _S.INITIALISING and node.attempts >= rules.node.start_attempts_max:
+        _never_came(passage, node, node.why)
+    elif node.state is _S.SWITCHING and node.next_role is None:
+        passage.alarms.append(f"{node.role} node {node.id} {node.why}")
+        passage.move(node, _S.FAILED, node.why)
     elif node.state is _S.INITIALISING and aged_s > rules.node.init_timeout_s:
         _never_came(passage, node, f"not initialised within {rules.node.init_timeout_s:.0f} s")
+    elif node.state is _S.SWITCHING and aged_s > rules.node.switch_timeout_s:
+        why = f"did not become {node.next_role} within {rules.node.switch_timeout_s:.0f} s"
+        passage.alarms.append(f"{node.role} node {node.id} {why}")
+        passage.move(node, _S.FAILED, why)
     elif node.state is _S.LINKING and aged_s > rules.link.join_deadline_s:
         down = [
             f"{link.decoder}-{link.prompt} {link.state}{' ' + link.code if link.code else ''}"

@@ -1,140 +1,21 @@
-"""The mesh: links wanted against links known, and the calls that repair the difference.
+"""The mesh: links wanted against links known, and the calls that repair the difference."""
 
-Only a decoder's own table says what it linked; a prompt node cannot know who linked it (V2 of
-LLM-DataDist has no such query), so decoder ids that may have an entry there are remembered, per
-incarnation of the prompt node.
-"""
-
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from pd_autoscaler.core import unlinking
 from pd_autoscaler.core.fleet import Fleet, link_thing, unlink_thing
+from pd_autoscaler.core.link_limits import UNMADE, Slots, shared_ids
+from pd_autoscaler.core.link_tables import KNOWN
+from pd_autoscaler.core.peers import answers, prompt_of
+from pd_autoscaler.core.ranks import RankMapping, rank_pairs
 from pd_autoscaler.core.rules import LinkRules, backoff_s
-from pd_autoscaler.model.facts import EntryState, LinkEntry
-from pd_autoscaler.model.link import LINK_MOVES, Link, LinkState, Pair, Verdict
-from pd_autoscaler.model.node import MESHED, Endpoint, Node, NodeState, Role
-from pd_autoscaler.model.plan import Action, LinkNodes, Peer, UnlinkNodes
+from pd_autoscaler.model.link import LINK_MOVES, Link, LinkState, Pair, Verdict, Wait
+from pd_autoscaler.model.node import Node, NodeState, Role
+from pd_autoscaler.model.plan import Action, LinkNodes, Peer
 
-_KNOWN = MESHED | {NodeState.UNLINKING, NodeState.FAILED}
 _WANTED = frozenset({NodeState.LINKING, NodeState.SERVING})
-_UNMADE = frozenset({LinkState.ABSENT, LinkState.FAILED})
-
-
-def peer_of(node: Node) -> Peer:
-    """Describe a node as the far end of a link call."""
-    return Peer(node.id, node.incarnation, node.endpoints)
-
-
-def observed(fleet: Fleet, answered: frozenset[str], *, now_s: float) -> Fleet:
-    """Return the fleet with its links as the decoders' own tables tell them.
-
-    `answered` names the nodes whose agents answered this time; pairs of silent decoders keep
-    what was last known of them.
-    """
-    links: dict[Pair, Link] = {}
-    found: dict[str, set[int]] = {}
-    prompts = [(p, p.cluster_ids) for p in fleet.of(Role.PROMPT, _KNOWN) if p.endpoints]
-    for decoder in fleet.of(Role.DECODER, _KNOWN):
-        agent = fleet.agents.get(decoder.id)
-        if agent is None:
-            continue
-        is_new = decoder.id in answered and agent.incarnation == decoder.incarnation
-        rows = {entry.cluster_id: entry for entry in agent.links}
-        for prompt, ids in prompts:
-            before = fleet.links.get((decoder.id, prompt.id))
-            link = _same_or_new(before, decoder, prompt, now_s)
-            if is_new:
-                entries = [rows.get(cluster_id) for cluster_id in ids]
-                link = _told_by(link, entries, prompt.incarnation, now_s)
-                if link is not before and link.state is LinkState.LINKED:
-                    # One that was found, not made, has an entry at its prompt node all the same.
-                    found.setdefault(prompt.incarnation, set()).update(decoder.cluster_ids)
-            links[decoder.id, prompt.id] = link
-    fleet = replace(fleet, links=links)
-    for incarnation, cluster_ids in found.items():
-        fleet = fleet.remember_linked(incarnation, cluster_ids)
-    return fleet
-
-
-def _same_or_new(link: Link | None, decoder: Node, prompt: Node, now_s: float) -> Link:
-    """Return the known link, its failures forgotten if either end is a new process."""
-    if link is None:
-        return Link(
-            decoder=decoder.id,
-            prompt=prompt.id,
-            state=LinkState.ABSENT,
-            since_s=now_s,
-            decoder_incarnation=decoder.incarnation,
-            prompt_incarnation=prompt.incarnation,
-        )
-    if (
-        link.decoder_incarnation == decoder.incarnation
-        and link.prompt_incarnation == prompt.incarnation
-    ):
-        return link
-    return replace(
-        link,
-        attempts=0,
-        retry_at_s=now_s,
-        decoder_incarnation=decoder.incarnation,
-        prompt_incarnation=prompt.incarnation,
-    )
-
-
-def _told_by(link: Link, entries: list[LinkEntry | None], incarnation: str, now_s: float) -> Link:
-    """Return the link in the state that the decoder's table shows; the same one if nothing is new.
-
-    A fleet of 1,000 nodes has 250,000 pairs, nearly all of them unchanged in any one cycle.
-    """
-    if link.state is LinkState.LINKED and all(_is_whole(entry, incarnation) for entry in entries):
-        return link
-    state, why, code = _state_of(entries, incarnation)
-    if state is link.state and why in {"", link.why} and code in {"", link.code}:
-        return link
-    is_row_gone = state in {LinkState.ABSENT, LinkState.FAILED}
-    if link.state is LinkState.SUSPECT and is_row_gone:
-        # The library may hold what the table does not show; only a forced unlink ends this.
-        return link
-    if link.state is LinkState.FAILED and state is LinkState.ABSENT:
-        # A failed call leaves no row; what the call said is worth more than its silence.
-        return link
-    if state is not link.state and state not in LINK_MOVES[link.state]:
-        link = link.moved_to(LinkState.ABSENT, now_s=now_s, why="seen to be gone")
-    moved = link.moved_to(state, now_s=now_s, why=why, code=code)
-    if state is LinkState.LINKED and link.state is not LinkState.LINKED:
-        return replace(moved, attempts=0)
-    return moved
-
-
-def _state_of(entries: list[LinkEntry | None], incarnation: str) -> tuple[LinkState, str, str]:
-    rows = [entry for entry in entries if entry is not None]
-    if not rows:
-        return LinkState.ABSENT, "", ""
-    states = {entry.state for entry in rows}
-    code = next((entry.code for entry in rows if entry.code), "")
-    if any(row.peer_incarnation not in {"", incarnation} for row in rows):
-        return LinkState.SUSPECT, "the prompt node restarted", code
-    if EntryState.UNKNOWN in states:
-        return LinkState.SUSPECT, "a call is past its deadline", code
-    if EntryState.UNLINKING in states:
-        return LinkState.UNLINKING, "", code
-    if EntryState.LINKING in states:
-        return LinkState.LINKING, "", code
-    if states == {EntryState.LINKED} and len(rows) == len(entries):
-        return LinkState.LINKED, "", code
-    if EntryState.FAILED in states:
-        return LinkState.FAILED, "", code
-    return LinkState.ABSENT, "", code
-
-
-def _is_whole(entry: LinkEntry | None, incarnation: str) -> bool:
-    """Whether a row says no more than that its link to this process is up, as most rows do."""
-    return (
-        entry is not None
-        and entry.state is EntryState.LINKED
-        and not entry.code
-        and (entry.peer_incarnation == incarnation or not entry.peer_incarnation)
-    )
 
 
 def links_of(fleet: Fleet, node: Node) -> Iterator[Link]:
@@ -148,19 +29,20 @@ def links_of(fleet: Fleet, node: Node) -> Iterator[Link]:
 
 def unlinked_from(fleet: Fleet, node: Node) -> bool:
     """Whether nothing is left of a node's links, on either side, as far as can be known."""
-    if any(link.state not in _UNMADE for link in links_of(fleet, node)):
+    if any(link.state not in UNMADE or link.endpoints_up for link in links_of(fleet, node)):
         return False
     if node.role is Role.PROMPT:
         return not fleet.linked.get(node.incarnation)
     mine = frozenset(node.cluster_ids)
     return not any(
         mine & fleet.linked.get(prompt.incarnation, frozenset())
-        for prompt in fleet.of(Role.PROMPT, _KNOWN - {NodeState.FAILED})
+        for prompt in fleet.of(Role.PROMPT, KNOWN - {NodeState.FAILED})
     )
 
 
 def unlinked(link: Link, *, now_s: float) -> Link:
     """Return the link after its decoder's end was dropped."""
+    link = replace(link, endpoints_up=0)
     if link.state is LinkState.ABSENT:
         return link
     return link.moved_to(LinkState.ABSENT, now_s=now_s, why="unlinked")
@@ -169,8 +51,13 @@ def unlinked(link: Link, *, now_s: float) -> Link:
 def failed(
     link: Link, *, code: str, verdict: Verdict, why: str, now_s: float, rules: LinkRules
 ) -> Link:
-    """Return the link after a failed call: one more attempt, and when the next one is due."""
+    """Return the link after a failed call: one more attempt, and when the next one is due.
+
+    A code that says that a node is past help counts as many: its pairs tell which to replace.
+    """
     attempts = link.attempts + 1
+    if verdict is Verdict.REPLACE:
+        attempts = max(attempts, rules.attempts_max)
     wait_s = backoff_s(
         attempts, rules.backoff_s, rules.backoff_max_s, salt=f"{link.decoder} {link.prompt}"
     )
@@ -183,164 +70,121 @@ def failed(
     return replace(moved, attempts=attempts, retry_at_s=now_s + wait_s)
 
 
+def postponed(link: Link, *, code: str, why: str, now_s: float, rules: LinkRules) -> Link:
+    """Return the link, in the state it has, after a call that is worth trying again later."""
+    attempts = link.attempts + 1
+    salt = f"{link.decoder} {link.prompt}"
+    wait_s = backoff_s(attempts, rules.backoff_s, rules.backoff_max_s, salt=salt)
+    return replace(link, attempts=attempts, code=code, why=why, retry_at_s=now_s + wait_s)
+
+
 def planned(fleet: Fleet, busy: frozenset[str], rules: LinkRules, *, now_s: float) -> list[Action]:
     """Return the link and unlink calls that bring the known mesh nearer to the wanted one."""
-    if not fleet.is_synced:
+    if not fleet.is_synced or not rules.is_meshed:
         # Ids of nodes that have not answered yet would look like nobody's.
         return []
     actions: list[Action] = []
-    actions += _links(fleet, busy, rules, now_s)
-    actions += _unlinks_at_decoders(fleet, busy, now_s)
-    actions += _unlinks_at_prompts(fleet, busy, now_s)
+    batches: dict[str, list[Peer]] = defaultdict(list)
+    barred: set[Pair] = set()
+    for link, wait in _considered(fleet, busy, rules, now_s):
+        if wait is None:
+            batches[link.decoder].append(prompt_of(fleet, link, rules.ranks))
+        elif wait.is_barred:
+            barred.add(link.pair)
+    actions += [LinkNodes(decoder, tuple(peers)) for decoder, peers in batches.items()]
+    actions += unlinking.planned(fleet, busy, barred, rules, now_s=now_s)
     return actions
 
 
-def _answers(node: Node | None) -> bool:
-    return node is not None and not node.is_suspect and node.state is not NodeState.FAILED
+def waits(
+    fleet: Fleet, busy: frozenset[str], rules: LinkRules, *, now_s: float, most: int = 1000
+) -> tuple[Wait, ...]:
+    """Say why wanted pairs that are not up are not linked now; the first `most` of them.
+
+    `busy` names what was under way when the plan was made: it answers for that same plan.
+    """
+    if not rules.is_meshed:
+        return ()
+    if not fleet.is_synced:
+        why = "not every node found at the start has answered yet"
+        links = [link for link in fleet.links.values() if _is_wanted(fleet, link)]
+        return tuple(Wait(k.decoder, k.prompt, why) for k in links if k.state in UNMADE)[:most]
+    found = (wait for _, wait in _considered(fleet, busy, rules, now_s) if wait is not None)
+    return tuple(wait for wait, _ in zip(found, range(most), strict=False))
 
 
-def _links(fleet: Fleet, busy: frozenset[str], rules: LinkRules, now_s: float) -> Iterator[Action]:
-    calls = _calls_under_way(busy)
-    for decoder in fleet.of(Role.DECODER, _WANTED):
-        if not _answers(decoder):
-            continue
-        batch: list[Peer] = []
-        for prompt in fleet.of(Role.PROMPT, _WANTED):
-            link = fleet.links.get((decoder.id, prompt.id))
-            if link is None or link.state not in _UNMADE:
-                continue
-            if not _answers(prompt) or not _is_due(link, busy, fleet, now_s):
-                continue
-            if max(calls.get(decoder.id, 0), calls.get(prompt.id, 0)) >= rules.in_flight_max:
-                continue
-            calls[decoder.id] = calls.get(decoder.id, 0) + 1
-            calls[prompt.id] = calls.get(prompt.id, 0) + 1
-            batch.append(peer_of(prompt))
-        if batch:
-            yield LinkNodes(decoder.id, tuple(batch))
+def _is_wanted(fleet: Fleet, link: Link) -> bool:
+    return fleet.nodes[link.decoder].state in _WANTED and fleet.nodes[link.prompt].state in _WANTED
 
 
-def _calls_under_way(busy: frozenset[str]) -> dict[str, int]:
-    """Count link calls in flight per node, at either end."""
-    calls: dict[str, int] = {}
-    for thing in busy:
-        if thing.startswith("link "):
-            for node_id in thing.split(" ")[1:]:
-                calls[node_id] = calls.get(node_id, 0) + 1
-    return calls
+def _considered(
+    fleet: Fleet, busy: frozenset[str], rules: LinkRules, now_s: float
+) -> Iterator[tuple[Link, Wait | None]]:
+    """Go through the wanted pairs that are not up: each may be linked now, or waits."""
+    links = fleet.links.values()
+    unmade = [link for link in links if link.state in UNMADE and _is_wanted(fleet, link)]
+    if not unmade:
+        return
+    slots = Slots.under_way(fleet, busy, rules.ranks, rules.in_flight_max)
+    shared = shared_ids(fleet)
+    for link in _spread(fleet, unmade):
+        why, until_s = _obstacle(fleet, link, busy, now_s)
+        bar = "" if why else _bar(fleet, link, shared, rules.ranks) or slots.no_card(link)
+        # Slots come last: a pair that gets one is counted as begun.
+        why = why or bar or slots.taken(link)
+        yield link, Wait(link.decoder, link.prompt, why, until_s, bool(bar)) if why else None
 
 
-def _is_due(link: Link, busy: frozenset[str], fleet: Fleet, now_s: float) -> bool:
-    """Whether a link call may begin: nothing is under way on the pair, and its wait is over."""
-    if link.state not in _UNMADE or link.retry_at_s > now_s:
-        return False
+def _bar(fleet: Fleet, link: Link, shared: Mapping[str, str], mapping: RankMapping) -> str:
+    """Say why a pair can never be linked as its nodes are now, or return nothing."""
+    for node_id in link.pair:
+        if node_id in shared:
+            return shared[node_id]
+    decoder, prompt = fleet.nodes[link.decoder], fleet.nodes[link.prompt]
+    counts = len(decoder.endpoints), len(prompt.endpoints)
+    if rank_pairs(mapping, *counts):
+        return ""
+    return f"{mapping} needs equal ranks: {decoder.id} has {counts[0]}, {prompt.id} has {counts[1]}"
+
+
+def is_barred(fleet: Fleet, link: Link, rules: LinkRules) -> bool:
+    """Whether a limit, or an id that is not its owner's alone, keeps a pair from being linked."""
+    slots = Slots.under_way(fleet, (), rules.ranks, rules.in_flight_max)
+    return bool(_bar(fleet, link, shared_ids(fleet), rules.ranks) or slots.no_card(link))
+
+
+def _spread(fleet: Fleet, links: list[Link]) -> list[Link]:
+    """Order pairs so that decoders begin with different prompt nodes, and none serves all at once.
+
+    Both ends initialise one link at a time (hicann/hixl src/llm_datadist/link_mgr/comm_entity.cc),
+    so calls that meet at one prompt node wait for each other while others are idle.
+    """
+    prompts = {n.id: i for i, n in enumerate(fleet.of(Role.PROMPT, _WANTED))}
+    decoders = {n.id: i for i, n in enumerate(fleet.of(Role.DECODER, _WANTED))}
+    return sorted(
+        links, key=lambda k: (prompts[k.prompt] - decoders[k.decoder]) % (len(prompts) or 1)
+    )
+
+
+def _obstacle(
+    fleet: Fleet, link: Link, busy: frozenset[str], now_s: float
+) -> tuple[str, float | None]:
+    """Say what keeps one pair from being linked now, and until when; empty if nothing does."""
+    decoder, prompt = fleet.nodes[link.decoder], fleet.nodes[link.prompt]
+    for node in (decoder, prompt):
+        if not answers(node):
+            return f"the agent of {node.id} is silent", None
     here = {
         link_thing(link.decoder, link.prompt),
         unlink_thing(link.decoder, link.prompt),
         unlink_thing(link.prompt, link.decoder),
     }
-    return not here & busy and not here & fleet.blocked.keys()
-
-
-def _may_unlink(fleet: Fleet, node_id: str, peer: str, busy: frozenset[str], now_s: float) -> bool:
-    """Whether one end may be unlinked: no call is under way there, its wait is over."""
-    thing = unlink_thing(node_id, peer)
-    return thing not in busy and fleet.unlink_waits.get(thing, (0, now_s))[1] <= now_s
-
-
-def _unlinks_at_decoders(fleet: Fleet, busy: frozenset[str], now_s: float) -> Iterator[Action]:
-    known_ids = _known_ids(fleet, Role.PROMPT)
-    by_decoder: dict[str, list[Link]] = {}
-    for link in fleet.links.values():
-        by_decoder.setdefault(link.decoder, []).append(link)
-    for decoder in fleet.of(Role.DECODER, MESHED | {NodeState.UNLINKING}):
-        if not _answers(decoder):
-            continue
-        normal: list[Peer] = []
-        forced = _strangers(fleet, decoder, known_ids, busy, now_s)
-        for link in by_decoder.get(decoder.id, ()):
-            prompt = fleet.nodes[link.prompt]
-            way = _way_out(link, decoder, prompt, now_s)
-            if way is None or not _may_unlink(fleet, decoder.id, prompt.id, busy, now_s):
-                continue
-            (forced if way else normal).append(peer_of(prompt))
-        if normal:
-            yield UnlinkNodes(decoder.id, tuple(normal), force=False)
-        if forced:
-            yield UnlinkNodes(decoder.id, tuple(forced), force=True)
-
-
-def _strangers(
-    fleet: Fleet, decoder: Node, known_ids: frozenset[int], busy: frozenset[str], now_s: float
-) -> list[Peer]:
-    """List what a decoder's table holds of nodes that are no more."""
-    agent = fleet.agents.get(decoder.id)
-    if agent is None or fleet.has_unmet:
-        return []
-    ids = [row.cluster_id for row in agent.links]
-    strangers = [(i, f"cluster {i}") for i in ids if i not in known_ids]
-    return [
-        Peer(name, "", (Endpoint(0, cluster_id, ""),))
-        for cluster_id, name in strangers
-        if _may_unlink(fleet, decoder.id, name, busy, now_s)
-    ]
-
-
-def _way_out(link: Link, decoder: Node, prompt: Node, now_s: float) -> bool | None:
-    """Return True for a forced unlink, False for a normal one, None for neither."""
-    if link.state is LinkState.SUSPECT:
-        return True
-    if link.state in _UNMADE or link.state is LinkState.LINKING:
-        return None
-    if prompt.state is NodeState.FAILED:
-        return True
-    if decoder.state is not NodeState.UNLINKING and prompt.state is not NodeState.UNLINKING:
-        return None
-    # A normal unlink tears both ends; once it has failed only force is left.
-    if link.attempts or not _answers(prompt):
-        return True
-    return False if link.state is LinkState.LINKED and link.retry_at_s <= now_s else None
-
-
-def _unlinks_at_prompts(fleet: Fleet, busy: frozenset[str], now_s: float) -> Iterator[Action]:
-    """Have prompt nodes drop decoders that are gone or cannot do it themselves."""
-    owners = {i: d for d in fleet.nodes.values() if d.role is Role.DECODER for i in d.cluster_ids}
-    for prompt in fleet.of(Role.PROMPT, MESHED | {NodeState.UNLINKING}):
-        if not _answers(prompt):
-            continue
-        # One peer for each decoder, with all of its ranks: a pair ends as one.
-        stale: dict[str, list[int]] = {}
-        for cluster_id in sorted(fleet.linked.get(prompt.incarnation, frozenset())):
-            decoder = owners.get(cluster_id)
-            if not _is_stale(fleet, decoder, prompt, busy):
-                continue
-            name = decoder.id if decoder is not None else f"cluster {cluster_id}"
-            if _may_unlink(fleet, prompt.id, name, busy, now_s):
-                stale.setdefault(name, []).append(cluster_id)
-        forced = tuple(
-            Peer(name, "", tuple(Endpoint(rank, i, "") for rank, i in enumerate(ids)))
-            for name, ids in stale.items()
-        )
-        if forced:
-            yield UnlinkNodes(prompt.id, forced, force=True)
-
-
-def _is_stale(fleet: Fleet, decoder: Node | None, prompt: Node, busy: frozenset[str]) -> bool:
-    """Whether a prompt node should drop its own end of what a decoder once linked."""
-    if decoder is None:
-        return not fleet.has_unmet
-    if decoder.state in {NodeState.FAILED, NodeState.STOPPING}:
-        return True
-    link = fleet.links.get((decoder.id, prompt.id))
-    if link is None or (link.state not in _UNMADE and link.state is not LinkState.SUSPECT):
-        return False
-    if link.state is LinkState.SUSPECT:
-        return link_thing(decoder.id, prompt.id) not in busy
-    # The decoder's end is gone while one of the two is leaving: nothing else clears this end.
-    is_leaving = NodeState.UNLINKING in {decoder.state, prompt.state}
-    here = {link_thing(decoder.id, prompt.id), unlink_thing(decoder.id, prompt.id)}
-    return is_leaving and not here & busy
-
-
-def _known_ids(fleet: Fleet, role: Role) -> frozenset[int]:
-    return frozenset(i for n in fleet.nodes.values() if n.role is role for i in n.cluster_ids)
+    if here & busy:
+        return "a call for this pair is under way", None
+    if here & fleet.blocked.keys():
+        return "its last call has an unknown outcome: its state is read first", None
+    if link.retry_at_s > now_s:
+        return f"{link.attempts} {'try' if link.attempts == 1 else 'tries'} failed", link.retry_at_s
+    if prompt.id in fleet.unreachable:
+        return f"{prompt.id} takes no connection: {fleet.unreachable[prompt.id]}", None
+    return "", None

@@ -19,6 +19,7 @@ from pd_autoscaler.model.plan import (
     PublishNode,
     StartNode,
     StopNode,
+    SwitchRole,
     UnlinkNodes,
     WithdrawNode,
 )
@@ -73,7 +74,8 @@ def _node_begun(
 ) -> tuple[Fleet, list[Move]]:
     node = fleet.nodes[action.node_id]
     match action, node.state:
-        case DrainNode(why=why), _:
+        case DrainNode(why=why, next_role=next_role), _:
+            node = replace(node, next_role=next_role)
             counts = {k: v for k, v in fleet.idle_counts.items() if k != node.id}
             fleet = replace(fleet, leaving=fleet.leaving | {node.id}, idle_counts=counts)
             after = _S.DRAINING if node.state is _S.SERVING else _S.UNLINKING
@@ -83,6 +85,7 @@ def _node_begun(
             if state is not _S.DRAINING:
                 return fleet, []
             fleet = replace(fleet, leaving=fleet.leaving - {node.id})
+            node = replace(node, next_role=None)
             return _moved(fleet, node, _S.SERVING, "its removal was taken back", now_s)
         case StopNode(), _S.STARTING | _S.INITIALISING | _S.FAILED:
             return _moved(fleet, node, _S.STOPPING, node.why, now_s)
@@ -199,16 +202,16 @@ def _failed(fleet: Fleet, outcome: Failed, rules: Rules, now_s: float) -> Fleet:
         case PublishNode(node_id=node_id):
             fleet = replace(fleet, publishing=fleet.publishing - {node_id})
             return _node_failed(fleet, node_id, rules, now_s)
-        case UnlinkNodes(node_id=node_id, peers=peers):
-            for peer in peers:
-                fleet = _unlink_failed(fleet, (node_id, peer.node_id), outcome, rules, now_s=now_s)
-            return fleet
+        case UnlinkNodes():
+            return _unlinks_failed(fleet, action, outcome, verdict, rules, now_s=now_s)
         case StartNode(role=role, request_id=request_id) if not outcome.retryable:
             return start_failed(fleet, role, now_s=now_s).without_node(request_id)
         case StartNode(request_id=node_id):
             return _node_failed(fleet, node_id, rules, now_s)
         case InitNode(node_id=node_id):
             return _init_failed(fleet, node_id, outcome, rules, now_s)
+        case SwitchRole(node_id=node_id) if not outcome.retryable:
+            return _switch_failed(fleet, node_id, outcome)
         case _:
             return _node_failed(fleet, action.node_id, rules, now_s)
 
@@ -229,6 +232,34 @@ def _link_failed(
         link, code=outcome.code, verdict=verdict, why=outcome.why, now_s=now_s, rules=rules.link
     )
     return fleet.with_link(failed)
+
+
+def _unlinks_failed(
+    fleet: Fleet,
+    action: UnlinkNodes,
+    outcome: Failed,
+    verdict: Verdict,
+    rules: Rules,
+    *,
+    now_s: float,
+) -> Fleet:
+    is_later = verdict is Verdict.RETRY and not action.force
+    for peer in action.peers:
+        pair = (action.node_id, peer.node_id)
+        step = _unlink_later if is_later else _unlink_failed
+        fleet = step(fleet, pair, outcome, rules, now_s=now_s)
+    return fleet
+
+
+def _unlink_later(
+    fleet: Fleet, pair: tuple[str, str], outcome: Failed, rules: Rules, *, now_s: float
+) -> Fleet:
+    """Have a normal unlink tried again: a pull that runs (LLM_LINK_BUSY) is not to be cut."""
+    link = fleet.links.get(pair)
+    if link is None:
+        return fleet
+    later = mesh.postponed(link, code=outcome.code, why=outcome.why, now_s=now_s, rules=rules.link)
+    return fleet.with_link(later)
 
 
 def _unlink_failed(
@@ -263,15 +294,23 @@ def _node_failed(fleet: Fleet, node_id: str, rules: Rules, now_s: float) -> Flee
 
 
 def _init_failed(fleet: Fleet, node_id: str, outcome: Failed, rules: Rules, now_s: float) -> Fleet:
+    """Count a failed initialisation; where it is hopeless, as many as the life cycle allows."""
+    fleet = _node_failed(fleet, node_id, rules, now_s)
     node = fleet.nodes.get(node_id)
-    if node is None:
+    if node is None or node.state is not _S.INITIALISING:
         return fleet
-    is_hopeless = node.attempts + 1 >= rules.node.start_attempts_max or not outcome.retryable
-    if node.state is not _S.INITIALISING or not is_hopeless:
-        return _node_failed(fleet, node_id, rules, now_s)
-    fleet = start_failed(fleet, node.role, now_s=now_s)
+    attempts = node.attempts if outcome.retryable else rules.node.start_attempts_max
     why = f"cannot be initialised: {outcome.why}"
-    return fleet.with_node(node.moved_to(_S.FAILED, now_s=now_s, why=why))
+    return fleet.with_node(replace(node, attempts=attempts, why=why))
+
+
+def _switch_failed(fleet: Fleet, node_id: str, outcome: Failed) -> Fleet:
+    """Leave a node that cannot take its next role without one: the life cycle ends it."""
+    node = fleet.nodes.get(node_id)
+    if node is None or node.state is not _S.SWITCHING:
+        return fleet
+    why = f"cannot become {node.next_role}: {outcome.why}"
+    return fleet.with_node(replace(node, next_role=None, why=why))
 
 
 def _unknown(fleet: Fleet, action: Action, why: str, rules: Rules, *, now_s: float) -> Fleet:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from pd_autoscaler.core.ranks import RankMapping
 from pd_autoscaler.model.snapshot import Limits
 
 
@@ -17,6 +18,7 @@ class NodeRules:
     init_timeout_s: float = 120.0
     drain_deadline_s: float = 300.0
     unlink_deadline_s: float = 30.0
+    switch_timeout_s: float = 60.0
     stop_timeout_s: float = 60.0
     lost_after_s: float = 30.0
     lost_share_max: float = 1 / 3
@@ -30,7 +32,8 @@ class LinkRules:
     """How links are retried and how many calls may be under way.
 
     16 calls in flight per decoder and 16 decoders at one prompt are the library's own pools
-    (hicann/hixl, `llm_link_manager.cc` and `msg_handler_plugin.cc`).
+    (hicann/hixl, `llm_link_manager.cc` and `msg_handler_plugin.cc`). `ranks` says which endpoints
+    of two nodes are linked. Without `is_meshed` engines connect by themselves.
     """
 
     attempts_max: int = 5
@@ -38,6 +41,8 @@ class LinkRules:
     backoff_max_s: float = 60.0
     join_deadline_s: float = 120.0
     in_flight_max: int = 16
+    ranks: RankMapping = RankMapping.MODULO
+    is_meshed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,7 @@ class GuardRules:
     step_up_max: int = 4
     step_down_max: int = 1
     fresh_quorum: float = 0.5
+    pay_back_max_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

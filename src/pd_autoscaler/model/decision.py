@@ -42,6 +42,7 @@ class HoldReason(StrEnum):
     WARM_UP = "warm_up"
     BOTTLENECK_ELSEWHERE = "bottleneck_elsewhere"
     BUDGET = "budget"
+    PAY_BACK = "pay_back"
     MASS_FAILURE = "mass_failure"
     JOURNAL_FAILED = "journal_failed"
     PAUSED = "paused"

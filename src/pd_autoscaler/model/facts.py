@@ -34,11 +34,13 @@ class EntryState(StrEnum):
 class LinkEntry:
     """One row of an agent's link table; an absent row means not linked by this process.
 
-    `peer_incarnation` is what the caller said the peer was when it linked.
+    `rank` is that of the agent's own endpoint, `peer_incarnation` what the caller said the peer was
+    when it linked.
     """
 
     cluster_id: int
     state: EntryState
+    rank: int = 0
     peer_incarnation: str = ""
     code: str = ""
     age_s: float = 0.0
@@ -63,7 +65,11 @@ class EngineLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentState:
-    """One answer of a node's agent; `at_s` is when it arrived (monotonic)."""
+    """One answer of a node's agents, one for each rank; `at_s` is when it arrived (monotonic).
+
+    `can_switch_role` says that the engine can take the other role without a restart,
+    `has_mixed_roles` that some of its ranks have done so and others have not.
+    """
 
     node_id: str
     at_s: float
@@ -78,15 +84,17 @@ class AgentState:
     epoch: int = 0
     holder: str = ""
     version: str = ""
+    can_switch_role: bool = False
+    has_mixed_roles: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvidedNode:
-    """One node as its provider lists it."""
+    """One node as its provider lists it; `agent_urls` has one for each accelerator rank."""
 
     id: str
     role: Role
-    agent_url: str
+    agent_urls: tuple[str, ...]
     metrics_url: str
     engine_url: str = ""
     request_id: str = ""
@@ -98,6 +106,7 @@ class Facts:
     """One observation; None is 'could not be read', which is never 'empty'.
 
     `agents` and `readings` hold what answered this time; whoever is missing was silent.
+    `unreachable` says of prompt nodes that were probed why their link port takes no connection.
     """
 
     now_s: float
@@ -108,3 +117,4 @@ class Facts:
     agents: Mapping[str, AgentState] = field(default_factory=dict)
     readings: Mapping[str, Reading] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
+    unreachable: Mapping[str, str] = field(default_factory=dict)

@@ -48,6 +48,21 @@ class Verdict(StrEnum):
     CONFIG = "config"
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why no link call is made now for a wanted pair that is not up.
+
+    `until_s` is when that ends by itself (monotonic); None if something else must change first.
+    `is_barred` says that a limit or an id that is not its owner's alone stands in the way.
+    """
+
+    decoder: str
+    prompt: str
+    why: str
+    until_s: float | None = None
+    is_barred: bool = False
+
+
 Pair = tuple[str, str]
 """(decoder node id, prompt node id)"""
 
@@ -56,7 +71,9 @@ Pair = tuple[str, str]
 class Link:
     """One pair as the controller knows it; times are monotonic seconds.
 
-    `attempts` counts failures since the last success; `retry_at_s` is when the next try is due.
+    `attempts` counts failures, and doubts of a link that was up, since it was last up for long;
+    `retry_at_s` is when the next try is due.
+    The link is up when all its endpoint links are; `endpoints_up` counts those of them that are.
     """
 
     decoder: str
@@ -69,6 +86,7 @@ class Link:
     retry_at_s: float = 0.0
     decoder_incarnation: str = ""
     prompt_incarnation: str = ""
+    endpoints_up: int = 0
 
     @property
     def pair(self) -> Pair:

@@ -41,8 +41,9 @@ _S = NodeState
 NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = MappingProxyType(
     {
         _S.STANDBY: frozenset({_S.STARTING, _S.INITIALISING, _S.LINKING, _S.STOPPING, _S.FAILED}),
-        _S.STARTING: frozenset({_S.INITIALISING, _S.LINKING, _S.STOPPING, _S.FAILED}),
-        _S.INITIALISING: frozenset({_S.LINKING, _S.STOPPING, _S.FAILED}),
+        # One found between two roles goes on to switch.
+        _S.STARTING: frozenset({_S.INITIALISING, _S.LINKING, _S.SWITCHING, _S.STOPPING, _S.FAILED}),
+        _S.INITIALISING: frozenset({_S.LINKING, _S.SWITCHING, _S.STOPPING, _S.FAILED}),
         _S.LINKING: frozenset({_S.SERVING, _S.UNLINKING, _S.FAILED}),
         # A serving node that is withdrawn for want of a link goes back to linking.
         _S.SERVING: frozenset({_S.DRAINING, _S.LINKING, _S.FAILED}),
@@ -62,11 +63,15 @@ COMING = frozenset({_S.STARTING, _S.INITIALISING, _S.LINKING, _S.SWITCHING})
 LEAVING = frozenset({_S.DRAINING, _S.UNLINKING, _S.STOPPING})
 """States of a node that is on its way out."""
 
-OUTWARD = LEAVING | {_S.FAILED}
+OUTWARD = LEAVING | {_S.SWITCHING, _S.FAILED}
 """States whose removal a restarted controller must go on with: links may be cut already."""
 
 MESHED = frozenset({_S.LINKING, _S.SERVING, _S.DRAINING})
 """States in which a node's links are wanted or still in use."""
+
+
+RANK_SEPARATOR = "+"
+"""Joins the incarnations of a node's ranks, in rank order, to that of the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,14 @@ class Endpoint:
     """One accelerator rank of a node, as its agent reported it.
 
     `cluster_id` is LLM-DataDist's (uint64); `port` is None for an endpoint that does not listen.
+    `links_max` is how many links its card may hold, None where there is no limit.
     """
 
     rank: int
     cluster_id: int
     ip: str
     port: int | None = None
+    links_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +95,9 @@ class Node:
 
     `id` is the provider's name; until the provider names it, the id of the start request.
     `incarnation` names the process behind it: a new one means that the node restarted and forgot
-    its links. `ready_at_s` is when a coming node is expected to serve, from measured lead times.
+    its links; with several ranks it is theirs joined by RANK_SEPARATOR. `agent_urls` has one for
+    each rank. `next_role` is the role that a leaving node takes instead of being stopped.
+    `ready_at_s` is when a coming node is expected to serve, from measured lead times.
     """
 
     id: str
@@ -99,7 +108,7 @@ class Node:
     request_id: str = ""
     incarnation: str = ""
     endpoints: tuple[Endpoint, ...] = ()
-    agent_url: str = ""
+    agent_urls: tuple[str, ...] = ()
     metrics_url: str = ""
     engine_url: str = ""
     began_s: float = 0.0
@@ -108,12 +117,14 @@ class Node:
     attempts: int = 0
     retry_at_s: float = 0.0
     is_suspect: bool = False
+    next_role: Role | None = None
 
     def moved_to(self, state: NodeState, *, now_s: float, why: str = "") -> "Node":
         """Return this node in its new state, or raise TransitionError if no such move exists."""
         if state not in NODE_MOVES[self.state]:
             raise TransitionError(f"node {self.id}: {self.state} -> {state} is not a move")
         served = now_s if state is NodeState.SERVING else self.served_at_s
+        ends = {NodeState.STANDBY, NodeState.STOPPING, NodeState.FAILED, NodeState.GONE}
         return replace(
             self,
             state=state,
@@ -122,7 +133,13 @@ class Node:
             served_at_s=served,
             attempts=0,
             retry_at_s=0.0,
+            next_role=None if state in ends else self.next_role,
         )
+
+    @property
+    def future_role(self) -> Role:
+        """The role that this node has once what is under way is done."""
+        return self.next_role or self.role
 
     @property
     def cluster_ids(self) -> tuple[int, ...]:

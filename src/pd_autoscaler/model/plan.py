@@ -7,11 +7,22 @@ from pd_autoscaler.model.node import Endpoint, Role
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The far end of a link call: enough to make the call without looking anything up."""
+    """The far end of a link call: enough to make the call without looking anything up.
+
+    `ranks` names, for each endpoint, the rank of the caller that calls it (empty: rank 0 calls
+    all); an endpoint that several of the caller's ranks call is listed once for each of them.
+    """
 
     node_id: str
     incarnation: str
     endpoints: tuple[Endpoint, ...]
+    ranks: tuple[int, ...] = ()
+
+    @property
+    def calls(self) -> tuple[tuple[int, Endpoint], ...]:
+        """Each native call that this peer stands for: the caller's rank and the far endpoint."""
+        ranks = self.ranks or (0,) * len(self.endpoints)
+        return tuple(zip(ranks, self.endpoints, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +65,14 @@ class WithdrawNode:
 
 @dataclass(frozen=True, slots=True)
 class DrainNode:
-    """Withdraw a serving node for good: it leaves once it is idle or the drain deadline passes."""
+    """Withdraw a serving node for good: it leaves once it is idle or the drain deadline passes.
+
+    With `next_role` it then takes that role instead of being stopped.
+    """
 
     node_id: str
     why: str
+    next_role: Role | None = None
 
 
 @dataclass(frozen=True, slots=True)

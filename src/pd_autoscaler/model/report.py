@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pd_autoscaler.model.decision import Decision, Mode, Target
 from pd_autoscaler.model.facts import EngineLoad
-from pd_autoscaler.model.link import Link, Verdict
+from pd_autoscaler.model.link import Link, Verdict, Wait
 from pd_autoscaler.model.node import NodeState, Role
 from pd_autoscaler.model.plan import Action, Plan
 from pd_autoscaler.model.snapshot import Snapshot
@@ -61,10 +61,13 @@ class Report:
     """One cycle, complete: what was seen, decided, planned, and what ended since the last one.
 
     `decision` is the policy's answer, `guarded` what the guard left of it, `gates` the gates that
-    fired, `snapshot.target` the standing target before and `target` the one after.
-    `phase_s` holds seconds spent by phase, `hung_calls` counts native calls past their deadline by
-    node id, `engine_load` is what each agent that answered said is inside its engine, `epoch` the
-    fencing epoch (0 before one is taken).
+    fired, `snapshot.target` the standing target before and `target` the one after. `phase_s` holds
+    seconds spent by phase, `hung_calls` counts native calls past their deadline by node id,
+    `engine_load` is what each agent that answered said is inside its engine, `epoch` the fencing
+    epoch (0 before one is taken), `is_acting` whether the plan may be begun, `waits` why pairs
+    that are wanted and not up are not being linked now, `card_links` the links up or being made on
+    the busiest card of each node. Without `is_meshed` engines connect by themselves: there are no
+    links.
     """
 
     cycle: int
@@ -79,8 +82,12 @@ class Report:
     moves: tuple[Move, ...] = ()
     links: tuple[Link, ...] = ()
     link_events: tuple[str, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    is_meshed: bool = True
+    card_links: Mapping[str, int] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     phase_s: Mapping[str, float] = field(default_factory=dict)
     hung_calls: Mapping[str, int] = field(default_factory=dict)
     engine_load: Mapping[str, EngineLoad] = field(default_factory=dict)
     epoch: int = 0
+    is_acting: bool = True
