@@ -2,7 +2,10 @@
 
 import asyncio
 import itertools
+import json
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -54,6 +57,7 @@ class FakeDataDist:
     def __init__(self, cluster_id: int = 900) -> None:
         self.calls: list[tuple[str, int]] = []
         self.options: list[Mapping[str, object]] = []
+        self.switches: list[tuple[str, Mapping[str, str] | None]] = []
         self.codes: dict[tuple[str, int], str] = {}
         self.errors: dict[str, list[Exception]] = {}
         self._held: dict[tuple[str, int], Held] = {}
@@ -61,7 +65,10 @@ class FakeDataDist:
         self._cluster_id = cluster_id
 
     def hold(self, verb: str, cluster_id: int = 0) -> Held:
-        """Hold the next call of this verb to this cluster: link, unlink, force, init, finalize."""
+        """Hold the next call of this verb to this cluster, or of one about the whole object.
+
+        Verbs are link, unlink and force; init, finalize and switch_role.
+        """
         held = self._held[verb, cluster_id] = Held()
         self._all_held.append(held)
         return held
@@ -99,7 +106,8 @@ class FakeDataDist:
     def switch_role(
         self, role: DataDistRole, switch_options: Mapping[str, str] | None = None
     ) -> None:
-        raise AssertionError("no agent switches roles")
+        self.switches.append((role.name, switch_options))
+        self._enter("switch_role", 0)
 
     def _each(self, verb: str, clusters: Sequence[Cluster]) -> tuple[str, list[str]]:
         [cluster] = clusters
@@ -199,6 +207,42 @@ class Stream:
     async def line(self) -> ClusterLine:
         """Wait for the next line."""
         return ClusterLine.model_validate_json(await self.response.content.readline())
+
+
+class Caller:
+    """Asks an agent from a thread that has no event loop."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.url = url
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._keys = itertools.count(1)
+
+    def get(self, path: str) -> Answer:
+        """GET a JSON page."""
+        return self._asked(path, None)
+
+    def state(self) -> StateReply:
+        """Read the agent's state."""
+        return StateReply.model_validate(self.get("/v1/state").json)
+
+    def post(self, path: str, **fields: Any) -> Answer:
+        """POST a request that means the process that is there; a stream becomes a list of lines."""
+        fence = {"epoch": 1, "holder": "c1", "incarnation": self.state().incarnation}
+        body = fence | {"key": f"k{next(self._keys)}"} | fields
+        return self._asked(path, json.dumps(body).encode())
+
+    def _asked(self, path: str, body: bytes | None) -> Answer:
+        request = urllib.request.Request(f"{self.url}{path}", body, self._headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                text = response.read()
+                if response.headers.get_content_type() == "application/x-ndjson":
+                    lines = [ClusterLine.model_validate_json(raw) for raw in text.splitlines()]
+                    return Answer(response.status, lines)
+                return Answer(response.status, json.loads(text))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, json.loads(error.read()))
 
 
 def clusters(*cluster_ids: int) -> list[dict[str, Any]]:

@@ -3,10 +3,18 @@
 from typing import Protocol
 
 from pd_autoscaler.agent.wire import EngineWire
+from pd_autoscaler.model.node import Role
 
 
 class EngineHooks(Protocol):
-    """The engine beside the agent; both methods are called in an agent's thread and may block."""
+    """The engine beside the agent; its methods are called in an agent's thread and may block.
+
+    `can_switch_role` says whether the engine can take the other role without a restart; it is read
+    in the agent's event loop.
+    """
+
+    @property
+    def can_switch_role(self) -> bool: ...  # noqa: D102  # Told above: an attribute will do.
 
     def load(self) -> EngineWire:
         """Return the requests inside the engine; what cannot be told is None, never zero."""
@@ -21,9 +29,19 @@ class EngineHooks(Protocol):
         """
         ...
 
+    def switch_role(self, role: Role) -> None:
+        """Become a node of this role, or raise and stay what it was.
+
+        Called after the library took the role, with every link gone; what is registered with the
+        library stays so. Should it raise, the library is switched back.
+        """
+        ...
+
 
 class NoHooks:
-    """An engine that tells nothing and has its memory registered elsewhere."""
+    """An engine that tells nothing, keeps its role and has its memory registered elsewhere."""
+
+    can_switch_role = False
 
     def load(self) -> EngineWire:
         """Return that everything is unknown."""
@@ -31,3 +49,7 @@ class NoHooks:
 
     def register_memory(self) -> None:
         """Do nothing."""
+
+    def switch_role(self, role: Role) -> None:
+        """Refuse."""
+        raise NotImplementedError(f"this engine cannot become a {role}")

@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from pd_autoscaler.agent.refusals import RefusedError
 from pd_autoscaler.agent.service import AgentService
 from pd_autoscaler.agent.wire import (
+    ClaimRequest,
     ClusterLine,
     ErrorReply,
     FinalizeRequest,
     InitRequest,
     LinksRequest,
     Mutation,
+    SwitchRoleRequest,
     UnlinksRequest,
 )
 
@@ -45,9 +47,11 @@ def build_app(service: AgentService, token: str | None = None) -> web.Applicatio
     app.router.add_get("/healthz", handlers.healthz)
     app.router.add_get("/metrics", handlers.metrics)
     app.router.add_get("/v1/state", handlers.state)
+    app.router.add_post("/v1/claim", handlers.claim)
     app.router.add_post("/v1/init", handlers.init)
     app.router.add_post("/v1/links", handlers.links)
     app.router.add_post("/v1/unlinks", handlers.unlinks)
+    app.router.add_post("/v1/role", handlers.role)
     app.router.add_post("/v1/finalize", handlers.finalize)
 
     async def owned(_: web.Application) -> AsyncIterator[None]:
@@ -103,6 +107,14 @@ class _Handlers:
 
     async def init(self, request: web.Request) -> web.Response:
         await self._service.init(await _parsed(request, InitRequest))
+        return await self._state()
+
+    async def role(self, request: web.Request) -> web.Response:
+        await self._service.switch_role(await _parsed(request, SwitchRoleRequest))
+        return await self._state()
+
+    async def claim(self, request: web.Request) -> web.Response:
+        self._service.claim(await _parsed(request, ClaimRequest))
         return await self._state()
 
     async def finalize(self, request: web.Request) -> web.Response:

@@ -64,15 +64,25 @@ class Batch:
 
 
 class LinkCalls:
-    """Begins the calls of link and unlink requests and books how they end."""
+    """Begins the calls of link and unlink requests and books how they end.
+
+    `needs_address` says whether the library connects to where a peer listens.
+    """
 
     def __init__(
-        self, calls: NativeCalls, table: LinkTable, metrics: AgentMetrics, *, local_ip: str
+        self,
+        calls: NativeCalls,
+        table: LinkTable,
+        metrics: AgentMetrics,
+        *,
+        local_ip: str,
+        needs_address: bool,
     ) -> None:
         self._calls = calls
         self._table = table
         self._metrics = metrics
         self._local_ip = local_ip
+        self._needs_address = needs_address
 
     def begin(self, verb: Verb, request: LinksRequest, tasks: TaskGroup) -> Batch:
         """Begin a call for each cluster; they go on whether or not anybody reads the answers."""
@@ -90,7 +100,7 @@ class LinkCalls:
         ticket = self._table.begin(
             verb, cluster.id, peer_incarnation=cluster.incarnation, now_s=anyio.current_time()
         )
-        needs_address = verb is not Verb.FORCE_UNLINK
+        needs_address = self._needs_address and verb is not Verb.FORCE_UNLINK
         if isinstance(ticket, Ticket) and needs_address and None in {cluster.ip, cluster.port}:
             self._table.never_began(ticket, now_s=anyio.current_time())
             return failed(cluster.id, NO_ADDRESS, Verdict.CONFIG)

@@ -47,6 +47,12 @@ class AgentMetrics:
             ["verb", "code"],
             registry=registry,
         )
+        self._transfers = Counter(
+            "pd_autoscaler_agent_transfer_failures",
+            "Pulls and pushes that the engine said had failed, by status code.",
+            ["code"],
+            registry=registry,
+        )
         self._seconds = Histogram(
             "pd_autoscaler_agent_call_seconds",
             "How long link and unlink calls took; a hung one is not in it.",
@@ -86,6 +92,10 @@ class AgentMetrics:
     def ended_late(self, verb: str, code: str) -> None:
         """Count a hung call that returned after all."""
         self._late.labels(verb=verb, code=_label(code)).inc()
+
+    def transfer_failed(self, code: str) -> None:
+        """Count a transfer of the engine that failed."""
+        self._transfers.labels(code=_label(code)).inc()
 
 
 def _label(code: str) -> str:

@@ -1,17 +1,18 @@
 """Every call into the library, each in a thread and under a deadline."""
 
-import contextlib
 import logging
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import anyio
 
+from pd_autoscaler.agent.object_calls import Address, initialised, switched
 from pd_autoscaler.agent.table import Verb
 from pd_autoscaler.datadist.api import Cluster, DataDist, DataDistError
 from pd_autoscaler.errors import OutcomeUnknownError, PermanentError
+from pd_autoscaler.model.node import Role
 from pd_autoscaler.threads import Raised, Returned, Threads
 
 _FAILED = "LLM_FAILED"
@@ -111,28 +112,38 @@ class NativeCalls:
         self,
         options: Mapping[str, object],
         *,
-        listen: tuple[str, int] | None,
+        listen: Address | None,
         register_memory: Callable[[], None],
         deadline_s: float,
         on_late: OnLate[int | None],
     ) -> int | None:
-        """Initialise the library, then register memory; return the port that it listens on.
-
-        Port 0 picks a free one, and another should the first be taken meanwhile. When registering
-        fails the library is finalised again, so that nothing half-made can be linked.
-        """
-
-        def work() -> int | None:
-            port = _initialise(self._datadist, options, listen)
-            try:
-                register_memory()
-            except BaseException:
-                self._datadist.finalize()
-                raise
-            return port
-
+        """Initialise the library, then register memory; return the port that it listens on."""
+        work = partial(
+            initialised, self._datadist, options, listen=listen, register_memory=register_memory
+        )
         return await self._tracked(
             self._whole, "init", (), work, deadline_s=deadline_s, on_late=on_late
+        )
+
+    async def switch_role(
+        self,
+        role: Role,
+        *,
+        listen: Address | None,
+        back: tuple[Role, Address | None],
+        take_role: Callable[[Role], None],
+        deadline_s: float,
+        on_late: OnLate[int | None],
+    ) -> int | None:
+        """Switch the library's role, then the engine's; return the port that it listens on.
+
+        The caller sees to it that no other call is inside.
+        """
+        work = partial(
+            switched, self._datadist, role, listen=listen, back=back, take_role=take_role
+        )
+        return await self._tracked(
+            self._whole, "switch_role", (), work, deadline_s=deadline_s, on_late=on_late
         )
 
     async def finalize(self, *, deadline_s: float, on_late: OnLate[None]) -> None:
@@ -216,30 +227,3 @@ def _code_of(call: Callable[[], tuple[str, list[str]]], what: str) -> str:
         return _FAILED
     # The list may be empty after an early failure.
     return each[0] if each else overall
-
-
-def _initialise(
-    datadist: DataDist, options: Mapping[str, object], listen: tuple[str, int] | None
-) -> int | None:
-    if listen is None:
-        datadist.init(options)
-        return None
-    ip, port = listen
-    if port:
-        datadist.init({**options, "listen_ip_info": f"{ip}:{port}"})
-        return port
-    with contextlib.suppress(DataDistError):
-        # Between picking a port and listening on it somebody else may take it.
-        port = _free_port(ip)
-        datadist.init({**options, "listen_ip_info": f"{ip}:{port}"})
-        return port
-    port = _free_port(ip)
-    datadist.init({**options, "listen_ip_info": f"{ip}:{port}"})
-    return port
-
-
-def _free_port(ip: str) -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.bind((ip, 0))
-        port: int = listener.getsockname()[1]
-        return port

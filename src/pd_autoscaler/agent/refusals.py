@@ -9,6 +9,8 @@ _STATUS = {
     "incarnation_mismatch": 409,
     "already_initialised": 409,
     "hung_calls": 409,
+    "cannot_switch": 422,
+    "links_left": 503,
     "not_ready": 503,
     "no_free_slot": 503,
     "library_failed": 500,

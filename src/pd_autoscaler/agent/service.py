@@ -15,22 +15,27 @@ from pd_autoscaler.agent.hooks import EngineHooks, NoHooks
 from pd_autoscaler.agent.keys import Keys
 from pd_autoscaler.agent.life import Life
 from pd_autoscaler.agent.link_calls import Batch, LinkCalls
+from pd_autoscaler.agent.listening import Listening, Listens, listens_of
 from pd_autoscaler.agent.metrics import AgentMetrics
 from pd_autoscaler.agent.native_calls import LINK_SLOTS, NativeCalls
 from pd_autoscaler.agent.refusals import RefusedError
 from pd_autoscaler.agent.table import Classify, LinkTable, Verb
 from pd_autoscaler.agent.whole_calls import WholeCall
 from pd_autoscaler.agent.wire import (
+    ClaimRequest,
     ClusterLine,
     EndpointWire,
     FinalizeRequest,
     HungCallWire,
     InitRequest,
     LinksRequest,
+    Mutation,
     StateReply,
+    SwitchRoleRequest,
     UnlinksRequest,
 )
 from pd_autoscaler.datadist.api import DataDist
+from pd_autoscaler.datadist.options import links_max_of
 from pd_autoscaler.datadist.status import verdict
 from pd_autoscaler.model.facts import AgentPhase
 from pd_autoscaler.model.node import Role
@@ -40,6 +45,8 @@ TIMEOUT_MAX_MS = 2**31 - 1
 """The library takes a 32-bit signed integer."""
 
 CAPABILITIES = ("init", "links", "unlinks", "force", "finalize")
+CAN_SWITCH_ROLE = "role"
+"""Told as a capability where the engine can take the other role."""
 
 
 class AgentService:
@@ -48,7 +55,8 @@ class AgentService:
     `role` is the only one this engine can take (None: either), `listen` the "ip:port" on which a
     prompt lets decoders link (port 0 picks a free one), `local_ip` this end's host address.
     `incarnation` names this process unlike any before it. With `is_initialised` the engine has
-    initialised the library and registered its memory itself. Calls need `running()`.
+    initialised the library, with these `options`, and registered its memory itself. Calls need
+    `running()`. Raises ConfigError for a wrong `listen` or `local_comm_res`.
     """
 
     def __init__(
@@ -70,20 +78,28 @@ class AgentService:
         self._datadist = datadist
         self._node_id = node_id
         self._local_ip = local_ip
+        self._links_max = links_max_of(options)
         hooks = NoHooks() if hooks is None else hooks
         self._load = LoadReader(hooks)
         self._gate = Gate(incarnation)
         self._table = LinkTable(classify)
         self._calls = NativeCalls(datadist, link_slots=link_slots)
         self.metrics = AgentMetrics(registry or CollectorRegistry(), self._calls, self._table)
-        self._links = LinkCalls(self._calls, self._table, self.metrics, local_ip=local_ip)
+        listens = listens_of(datadist, options)
+        self._links = LinkCalls(
+            self._calls,
+            self._table,
+            self.metrics,
+            local_ip=local_ip,
+            needs_address=listens is not Listens.NEVER,
+        )
         self._life = Life(
             self._calls,
             self._table,
             role=role,
-            listen=listen,
+            listening=Listening(listens, listen, is_initialised=is_initialised, role=role),
             options=options,
-            register_memory=hooks.register_memory,
+            hooks=hooks,
             is_initialised=is_initialised,
         )
         self._keys: Keys[Batch | WholeCall] = Keys()
@@ -126,9 +142,10 @@ class AgentService:
         now_s = anyio.current_time()
         role = self._life.role
         hung = self._calls.hung
+        can_switch = [CAN_SWITCH_ROLE] if self._life.can_switch_role else []
         return StateReply(
             version=__version__,
-            capabilities=list(CAPABILITIES),
+            capabilities=[*CAPABILITIES, *can_switch],
             node_id=self._node_id,
             role=None if role is None else role.value,
             phase=self._life.phase.value,
@@ -167,6 +184,39 @@ class AgentService:
         call.begin(tasks, work)
         # The call has this deadline itself and is answered at it.
         await call.wait(deadline_s=math.inf)
+
+    async def switch_role(self, request: SwitchRoleRequest) -> None:
+        """Take the other role with every link gone; ready in that role already is a success."""
+        _check_limits(request.deadline_s)
+        meaning = f"role {request.role}"
+        found = self._found(request, meaning)
+        if isinstance(found, WholeCall):
+            await found.wait(deadline_s=request.deadline_s)
+            return
+        role = Role(request.role)
+        if self._life.is_switched_to(role):
+            return
+        call, tasks = WholeCall(), self._owner()
+        work = self._life.begin_switch(role, deadline_s=request.deadline_s, on_late=call.answer)
+        self._keys.keep(request.key, meaning, call, now_s=anyio.current_time())
+        call.begin(tasks, work)
+        await call.wait(deadline_s=math.inf)
+
+    def transfer_failed(self, cluster_id: int, code: str, *, began_s: float) -> None:
+        """Take in that the engine's pull from, or push to, a remote cluster ended with this code.
+
+        `code` is the status code's name; `began_s` is when the transfer began, on the event loop's
+        clock, so that one over an earlier link is not held against this one. A code that makes the
+        link suspect shows in its row, so that the controller cures it; only the end that linked has
+        one. To be called in the event loop.
+        """
+        self.metrics.transfer_failed(code)
+        now_s = anyio.current_time()
+        self._table.transfer_failed(cluster_id, code, began_s=began_s, now_s=now_s)
+
+    def claim(self, request: ClaimRequest) -> None:
+        """Obey this caller from now on, and refuse those of a lower epoch."""
+        self._gate.admit(request)
 
     async def finalize(self, request: FinalizeRequest) -> None:
         """Finalise the library; refused while any call is inside it. Finalised is a success."""
@@ -207,9 +257,7 @@ class AgentService:
         self._keys.keep(request.key, meaning, batch, now_s=anyio.current_time())
         return batch.lines(deadline_s=math.inf)
 
-    def _found(
-        self, request: LinksRequest | InitRequest | FinalizeRequest, meaning: str
-    ) -> Batch | WholeCall | None:
+    def _found(self, request: Mutation, meaning: str) -> Batch | WholeCall | None:
         self._gate.admit(request)
         return self._keys.find(request.key, meaning, now_s=anyio.current_time())
 
@@ -223,7 +271,10 @@ class AgentService:
             return []
         return [
             EndpointWire(
-                cluster_id=self._datadist.cluster_id, ip=self._local_ip, port=self._life.port
+                cluster_id=self._datadist.cluster_id,
+                ip=self._local_ip,
+                port=self._life.port,
+                links_max=self._links_max,
             )
         ]
 

@@ -13,6 +13,7 @@ from itertools import count
 from typing import Literal, assert_never
 
 from pd_autoscaler.agent.wire import ClusterLine, LinkEntryWire
+from pd_autoscaler.datadist.status import after_transfer
 from pd_autoscaler.model.facts import EntryState
 from pd_autoscaler.model.link import Verdict
 
@@ -23,12 +24,19 @@ NOT_BEGUN = "NOT_BEGUN"
 LATE_SUCCESS = "LATE_SUCCESS"
 """A call superseded by a newer one succeeded: what the library holds is not what the row said."""
 CALL_IN_PROGRESS = "CALL_IN_PROGRESS"
-"""Another call for this cluster has not ended; no call was made."""
+"""Another call for this cluster, or two that hang, have not ended; no call was made."""
 NOT_LINKED = "LLM_NOT_YET_LINK"
 """There was nothing to unlink; no call was made."""
 NO_ADDRESS = "NO_ADDRESS"
 """The request lacks the address that the verb needs; no call was made."""
 _ALREADY_LINKED = "LLM_ALREADY_LINK"
+
+_INSIDE_MAX = 2
+"""Link and unlink calls for one cluster inside the library before a further link is refused.
+
+A pair that was cured may be linked beside the call that hangs. Should that one hang, too, the peer
+is at fault, and each further try would take a slot from the links to other peers.
+"""
 
 Classify = Callable[[str, Literal["link", "unlink"]], Verdict]
 """What a status code means for the caller of a verb."""
@@ -80,7 +88,7 @@ class LinkTable:
     def __init__(self, classify: Classify) -> None:
         self._classify = classify
         self._rows: dict[int, _Row] = {}
-        self._under_way: set[int] = set()
+        self._under_way: dict[int, Ticket] = {}
         self._numbers = count(1)
 
     def begin(
@@ -89,9 +97,12 @@ class LinkTable:
         """Take a ticket for a call, or return the answer of one that must not or need not be made.
 
         Only a forced unlink may be made beside another call for the same cluster: it is the cure.
+        After it, a link may be made beside one call that still hangs.
         """
         row = self._rows.get(cluster_id)
         if row is not None and self._is_busy(row) and verb is not Verb.FORCE_UNLINK:
+            return failed(cluster_id, CALL_IN_PROGRESS, Verdict.RETRY)
+        if verb is Verb.LINK and self._inside(cluster_id) >= _INSIDE_MAX:
             return failed(cluster_id, CALL_IN_PROGRESS, Verdict.RETRY)
         if row is None and verb is Verb.UNLINK:
             return done(cluster_id, NOT_LINKED)
@@ -99,13 +110,13 @@ class LinkTable:
             peer_incarnation = row.peer_incarnation
         state = EntryState.LINKING if verb is Verb.LINK else EntryState.UNLINKING
         ticket = Ticket(next(self._numbers), verb, cluster_id, peer_incarnation, row)
-        self._under_way.add(ticket.number)
+        self._under_way[ticket.number] = ticket
         self._put(ticket, state, "", now_s)
         return ticket
 
     def never_began(self, ticket: Ticket, *, now_s: float) -> ClusterLine:
         """Put the row back as the call found it: there was no call."""
-        self._under_way.discard(ticket.number)
+        self._under_way.pop(ticket.number, None)
         if self._is_newest(ticket):
             self._restore(ticket, "", now_s)
         return failed(ticket.cluster_id, NOT_BEGUN, Verdict.RETRY)
@@ -118,7 +129,7 @@ class LinkTable:
 
     def ended(self, ticket: Ticket, code: str, *, now_s: float) -> ClusterLine:
         """Note how a call ended, in time or late, and return the answer it deserves."""
-        self._under_way.discard(ticket.number)
+        self._under_way.pop(ticket.number, None)
         verdict = self._verdict(ticket, code)
         if not self._is_newest(ticket):
             return self._superseded(ticket, code, verdict, now_s)
@@ -136,6 +147,19 @@ class LinkTable:
             case _:
                 assert_never(ticket.verb)
         return done(ticket.cluster_id, code)
+
+    def transfer_failed(self, cluster_id: int, code: str, *, began_s: float, now_s: float) -> None:
+        """Note that the engine's pull or push failed, if that says anything of the link.
+
+        The first to say so counts: a bad link fails every transfer on it. One that began before the
+        row was what it is ran over an earlier link. A row with a call under way, linking, unlinking
+        or unknown, is that call's to move.
+        """
+        row, state = self._rows.get(cluster_id), after_transfer(code)
+        if row is None or state is None or began_s < row.since_s:
+            return
+        if row.state is EntryState.LINKED or (row.state, state) == _FAILED_TO_UNKNOWN:
+            self._rows[cluster_id] = replace(row, state=state, code=code, since_s=now_s)
 
     def entries(self, *, now_s: float) -> list[LinkEntryWire]:
         """Return the rows by cluster id, with the age of their last change."""
@@ -217,6 +241,13 @@ class LinkTable:
             # The call that this one superseded has ended meanwhile; nobody noted what it left.
             self._put(ticket, EntryState.UNKNOWN, code, now_s)
 
+    def _inside(self, cluster_id: int) -> int:
+        """Count the calls for a cluster that hold a link's slot; a forced unlink has its own."""
+        return sum(
+            ticket.cluster_id == cluster_id and ticket.verb is not Verb.FORCE_UNLINK
+            for ticket in self._under_way.values()
+        )
+
     def _is_busy(self, row: _Row) -> bool:
         return row.ticket in self._under_way
 
@@ -226,6 +257,7 @@ class LinkTable:
         )
 
 
+_FAILED_TO_UNKNOWN = (EntryState.FAILED, EntryState.UNKNOWN)
 _UNDER_WAY = frozenset({EntryState.LINKING, EntryState.UNLINKING})
 
 

@@ -19,12 +19,16 @@ class Wire(BaseModel):
 
 
 class EndpointWire(Wire):
-    """One accelerator rank; `port` is null where it does not listen."""
+    """One accelerator rank; `port` is null where it does not listen.
+
+    `links_max` is how many links its card may hold, null where there is no limit.
+    """
 
     rank: int = 0
     cluster_id: int = Field(ge=0, lt=2**64)
     ip: str
     port: int | None = Field(default=None, ge=1, le=65535)
+    links_max: int | None = Field(default=None, ge=1)
 
 
 class LinkEntryWire(Wire):
@@ -82,6 +86,10 @@ class Mutation(Wire):
     key: str = Field(min_length=1, max_length=200)
 
 
+class ClaimRequest(Mutation):
+    """POST /v1/claim: nothing but the fence; from now on callers of a lower epoch are refused."""
+
+
 class InitRequest(Mutation):
     """POST /v1/init."""
 
@@ -115,6 +123,13 @@ class UnlinksRequest(LinksRequest):
     force: bool = False
 
 
+class SwitchRoleRequest(Mutation):
+    """POST /v1/role: take the other role without a restart; every link must be gone."""
+
+    role: Literal["prompt", "decoder"]
+    deadline_s: float = Field(default=60.0, gt=0)
+
+
 class FinalizeRequest(Mutation):
     """POST /v1/finalize."""
 
@@ -138,7 +153,8 @@ class ErrorReply(Wire):
     """The body of every answer that is not 2xx; `reason` is from a closed set.
 
     Reasons: bad_request, unauthorised, fenced, incarnation_mismatch, not_ready,
-    already_initialised, hung_calls, no_free_slot, library_failed, internal_error, deadline.
+    already_initialised, hung_calls, cannot_switch, links_left, no_free_slot, library_failed,
+    internal_error, deadline.
     """
 
     reason: str

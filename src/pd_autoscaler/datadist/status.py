@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from pd_autoscaler.model.facts import EntryState
 from pd_autoscaler.model.link import Verdict
 
 Verb = Literal["link", "unlink"]
@@ -105,6 +106,23 @@ def verdict(code_name: str, verb: Verb) -> Verdict:
     if code is None:
         return Verdict.RETRY
     return code.link if verb == "link" else code.unlink
+
+
+_AFTER_TRANSFER = MappingProxyType(
+    {
+        # Which ends still hold the link is not known: a forced unlink on both comes first.
+        "LLM_TIMEOUT": EntryState.UNKNOWN,
+        "LLM_WAIT_PROCESS_TIMEOUT": EntryState.UNKNOWN,
+        "LLM_SUSPECT_REMOTE_ERROR": EntryState.UNKNOWN,
+        # This end holds none, and a link call from such an end replaces what the peer may hold.
+        "LLM_NOT_YET_LINK": EntryState.FAILED,
+    }
+)
+
+
+def after_transfer(code_name: str) -> EntryState | None:
+    """Say what a link is after a pull or push over it ended with a code; None if that tells not."""
+    return _AFTER_TRANSFER.get(code_name)
 
 
 def name_of(value: int) -> str:

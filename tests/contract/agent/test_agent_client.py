@@ -12,7 +12,8 @@ import anyio.abc
 import pytest
 from aiohttp import web
 
-from pd_autoscaler.adapters.agent_client import AgentClient, AgentDeadlines
+from pd_autoscaler.adapters.agent_client import AgentDeadlines
+from pd_autoscaler.adapters.node_agents import NodeAgents
 from pd_autoscaler.agent.http import serve
 from pd_autoscaler.agent.wire import EngineWire
 from pd_autoscaler.errors import OutcomeUnknownError, PermanentError, TransientError
@@ -43,10 +44,15 @@ NOTHING_KNOWN = [
 
 
 class Hooks:
+    can_switch_role = False
+
     def load(self) -> EngineWire:
         return EngineWire(waiting=3, running=4)
 
     def register_memory(self) -> None:
+        return None
+
+    def switch_role(self, role: Role) -> None:
         return None
 
 
@@ -56,7 +62,7 @@ def node(url: str, incarnation: str = INCARNATION) -> Node:
         role=Role.DECODER,
         state=NodeState.SERVING,
         since_s=0,
-        agent_url=url,
+        agent_urls=(url,),
         incarnation=incarnation,
     )
 
@@ -71,7 +77,7 @@ def peers(*cluster_ids: int) -> list[Peer]:
 @asynccontextmanager
 async def client(**settings: Any) -> AsyncIterator[NodeAgent]:
     async with aiohttp.ClientSession() as session:
-        yield AgentClient(session, **settings)
+        yield NodeAgents(session, **settings)
 
 
 async def links(

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from pd_autoscaler.agent.hooks import NoHooks
-from pd_autoscaler.agent.life import parsed_listen
+from pd_autoscaler.agent.listening import parsed_listen
 from pd_autoscaler.agent.refusals import RefusedError
 from pd_autoscaler.agent.wire import EngineWire, FinalizeRequest, LinksRequest
 from pd_autoscaler.datadist.api import DataDistError
@@ -19,7 +19,7 @@ from tests.support.clock import Clock
 DEADLINE_S = 30.0
 
 
-class Hooks:
+class Hooks(NoHooks):
     """An engine that counts, and whose hooks can block or fail."""
 
     def __init__(self, datadist: FakeDataDist) -> None:

@@ -76,7 +76,10 @@ async def test_an_unknown_path_is_answered_in_json(method: str, path: str, statu
         assert (response.status, (await response.json())["reason"]) == (status, "bad_request")
 
 
-@pytest.mark.parametrize("path", ["/v1/links", "/v1/unlinks", "/v1/init", "/v1/finalize"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/claim", "/v1/links", "/v1/unlinks", "/v1/init", "/v1/role", "/v1/finalize"],
+)
 async def test_every_change_is_fenced_and_means_one_process(path: str) -> None:
     datadist = FakeDataDist()
     fields: dict[str, Any] = {"role": "decoder", "clusters": clusters(1)}
@@ -93,6 +96,18 @@ async def test_every_change_is_fenced_and_means_one_process(path: str) -> None:
         state = await running.state()
     assert (state.epoch, state.holder) == (5, "c1")
     assert datadist.calls == [("init", 0)]
+
+
+async def test_a_claim_changes_whom_the_agent_obeys_and_nothing_else() -> None:
+    datadist = FakeDataDist()
+    async with agent(datadist) as running:
+        before = list(datadist.calls)
+        assert (await running.post("/v1/claim", epoch=3, holder="c2")).status == 200
+        refused = await running.post("/v1/init", role="decoder", epoch=2)
+        state = await running.state()
+    assert (refused.status, refused.reason) == (409, "fenced")
+    assert (state.epoch, state.holder) == (3, "c2")
+    assert datadist.calls == before
 
 
 async def test_a_key_that_meant_something_else_is_refused() -> None:

@@ -103,6 +103,35 @@ def test_no_second_call_for_a_cluster_while_one_is_inside(verb: Verb) -> None:
         table.expired(ticket, now_s=0)
 
 
+def hang_and_cure(table: LinkTable, verb: Verb) -> Ticket:
+    """Let a call hang and drop the pair by force: it can be linked again."""
+    ticket = begin(table, verb)
+    table.expired(ticket, now_s=0)
+    assert said(table.ended(begin(table, Verb.FORCE_UNLINK), OK, now_s=0))[0] == "done"
+    return ticket
+
+
+@pytest.mark.parametrize("verb", [Verb.LINK, Verb.UNLINK])
+def test_a_cured_pair_is_linked_beside_one_hung_call_and_not_beside_two(verb: Verb) -> None:
+    table = LinkTable(verdict) if verb is Verb.LINK else linked()
+    first = hang_and_cure(table, verb)
+    second = hang_and_cure(table, Verb.LINK)
+
+    refused = table.begin(Verb.LINK, PEER, now_s=0)
+    assert isinstance(refused, ClusterLine)
+    assert said(refused) == ("failed", "CALL_IN_PROGRESS", "retry")
+    assert rows(table) == {}
+    # What cures is never refused, and other peers have no part in it.
+    table.ended(begin(table, Verb.FORCE_UNLINK), OK, now_s=0)
+    assert isinstance(table.begin(Verb.LINK, PEER + 1, now_s=0), Ticket)
+
+    table.ended(first, "LLM_FAILED", now_s=0)
+    third = begin(table, Verb.LINK)
+    table.ended(second, "LLM_FAILED", now_s=0)
+    assert said(table.ended(third, OK, now_s=0)) == ("done", OK, "success")
+    assert rows(table)[PEER] == ("linked", OK)
+
+
 @pytest.mark.parametrize(
     ("verb", "code", "left"),
     [

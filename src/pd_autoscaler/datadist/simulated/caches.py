@@ -118,6 +118,15 @@ class SimulatedCacheManager:
                     raise _not_linked(peer_id)
                 self._pull(entity, len(src_blocks) * dst_cache.cache_desc.block_bytes)
 
+    def cut(self, cluster_id: int) -> None:
+        """Lose the way to a linked peer's memory: its pulls time out until it is linked anew.
+
+        Both ends go on to hold the link, as they do when a network card falls silent.
+        """
+        entity = self._entities.find(cluster_id)
+        if entity is not None:
+            entity.is_cut = True
+
     def _checked(
         self,
         src_cache_key: BlocksCacheKey,
@@ -147,7 +156,9 @@ class SimulatedCacheManager:
 
     def _pull(self, entity: Entity, byte_count: int) -> None:
         try:
-            if entity.data is None:
+            if entity.is_cut:
+                threading.Event().wait(self._timeout_ms / 1000)
+            if entity.data is None or entity.is_cut:
                 raise TimeoutError
             with connected(*entity.data, timeout_ms=self._timeout_ms) as channel:
                 channel.send({"cluster_id": self._cluster_id, "byte_count": byte_count})

@@ -11,7 +11,8 @@ class Entity:
 
     `data` is where the peer serves pulls (None if it does not) and `caches` what it had
     registered when the link was made: blocks by model id. `pulling` is held by a pull, so pulls
-    of one link go one after the other (hicann/hixl `data_cache_engine.cc`, GetPullMutex).
+    of one link go one after the other (hicann/hixl `data_cache_engine.cc`, GetPullMutex). Over one
+    that `is_cut` they time out.
     """
 
     cluster_id: int
@@ -19,6 +20,7 @@ class Entity:
     caches: Mapping[int, int] = field(default_factory=dict)
     pulling: threading.Lock = field(default_factory=threading.Lock)
     is_destroyed: bool = False
+    is_cut: bool = False
 
 
 class EntityTable:
