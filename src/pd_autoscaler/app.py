@@ -14,11 +14,13 @@ import anyio
 from prometheus_client import CollectorRegistry
 
 from pd_autoscaler import __version__
-from pd_autoscaler.adapters.agent_client import AgentClient, AgentDeadlines
+from pd_autoscaler.adapters.agent_client import AgentDeadlines
 from pd_autoscaler.adapters.journal_sqlite import SqliteJournal
 from pd_autoscaler.adapters.lease import SoleLease
+from pd_autoscaler.adapters.link_probe import TcpLinkProbe
 from pd_autoscaler.adapters.metrics.profiles import profile_named
 from pd_autoscaler.adapters.metrics.scrape import Scraper
+from pd_autoscaler.adapters.node_agents import NodeAgents
 from pd_autoscaler.adapters.providers.process import ProcessProvider
 from pd_autoscaler.adapters.providers.static import StaticProvider
 from pd_autoscaler.adapters.routers.builtin import BuiltinRouter
@@ -116,7 +118,7 @@ async def controller(
             deadlines=_deadlines(settings),
             sinks=(telemetry, *sinks),
         )
-        health = _Health(loop, settings.loop.period_s)
+        health = _Health(loop, settings.loop.period_s, began_s=anyio.current_time())
         token = settings.admin.token
         app = build_app(
             loop.control,
@@ -137,16 +139,18 @@ class _Health:
 
     loop: ControlLoop
     period_s: float
+    began_s: float
 
     def healthy(self) -> tuple[bool, str]:
         latest = self.loop.control.latest
-        if latest is None:
-            return True, ""
-        late_s = anyio.current_time() - latest.snapshot.now_s
+        last_s = self.began_s if latest is None else latest.snapshot.now_s
+        late_s = anyio.current_time() - last_s
         # Ten periods: a cycle may wait for several deadlines, but not for ever.
-        if late_s > max(60.0, 10 * self.period_s):
-            return False, f"the last cycle was {late_s:.0f} s ago"
-        return True, ""
+        if late_s <= max(60.0, 10 * self.period_s):
+            return True, ""
+        if latest is None:
+            return False, f"no cycle has ended since the start {late_s:.0f} s ago"
+        return False, f"the last cycle was {late_s:.0f} s ago"
 
     def ready(self) -> tuple[bool, str]:
         latest = self.loop.control.latest
@@ -171,7 +175,7 @@ def _loop_settings(settings: Settings) -> LoopSettings:
 
 
 def _observer(settings: Settings, session: aiohttp.ClientSession, outside: Outside) -> Observer:
-    scrape = settings.scrape
+    scrape, period_s = settings.scrape, settings.links.probe_period_s
     return Observer(
         provider=outside.provider,
         router=outside.router,
@@ -183,6 +187,7 @@ def _observer(settings: Settings, session: aiohttp.ClientSession, outside: Outsi
             size_max_bytes=scrape.size_max_bytes,
             concurrency_max=scrape.concurrency_max,
         ),
+        probe=None if period_s is None else TcpLinkProbe(period_s=period_s),
         deadline_s=max(settings.agent.deadline_s, scrape.deadline_s) + 0.5,
         metrics_period_s=settings.loop.period_s * 0.9,
         now_unix_s=wall_clock,
@@ -191,17 +196,22 @@ def _observer(settings: Settings, session: aiohttp.ClientSession, outside: Outsi
 
 def _deadlines(settings: Settings) -> Deadlines:
     """Give link calls a little longer than the agent takes to tell how each of them ended."""
-    links = settings.links
-    return Deadlines(init_s=settings.node.init_timeout_s, link_s=links.deadline_s + 5.0)
+    node = settings.node
+    return Deadlines(
+        # A role switch has the same deadline here, and its own at the agent.
+        init_s=max(node.init_timeout_s, node.switch_timeout_s),
+        link_s=settings.links.deadline_s + 5.0,
+    )
 
 
-def _agents(settings: Settings, session: aiohttp.ClientSession) -> AgentClient:
+def _agents(settings: Settings, session: aiohttp.ClientSession) -> NodeAgents:
     token = settings.agent.token
-    return AgentClient(
+    return NodeAgents(
         session,
         deadlines=AgentDeadlines(
             state_s=settings.agent.deadline_s,
             init_s=settings.node.init_timeout_s,
+            switch_s=settings.node.switch_timeout_s,
             link_s=settings.links.deadline_s,
             link_timeout_ms=settings.links.timeout_ms,
         ),
@@ -216,7 +226,7 @@ def _provider(settings: Settings, session: aiohttp.ClientSession) -> NodeProvide
             ProvidedNode(
                 id=node.id,
                 role=node.role,
-                agent_url=node.agent_url,
+                agent_urls=node.agent_urls,
                 metrics_url=node.metrics_url,
                 engine_url=node.engine_url or "",
                 is_standby=node.is_standby,

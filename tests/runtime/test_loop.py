@@ -95,7 +95,7 @@ async def test_a_slow_cycle_delays_the_next_which_then_begins_at_once() -> None:
 
 
 @virtually
-async def test_a_poke_runs_one_cycle_early_and_the_gap_is_kept() -> None:
+async def test_pokes_run_one_cycle_early_which_waits_a_gap_for_more_of_them() -> None:
     rig = Rig(meshed("p1", "d1"), gap_min_s=0.5)
     async with rig.running():
         first = await rig.report()
@@ -106,7 +106,7 @@ async def test_a_poke_runs_one_cycle_early_and_the_gap_is_kept() -> None:
         rig.loop.poke()
         third = await rig.report()
         fourth = await rig.report()
-    assert second.snapshot.now_s - first.snapshot.now_s == pytest.approx(3, abs=0.01)
+    assert second.snapshot.now_s - first.snapshot.now_s == pytest.approx(3.5, abs=0.01)
     assert third.snapshot.now_s - second.snapshot.now_s == pytest.approx(0.5, abs=0.01)
     assert fourth.snapshot.now_s - third.snapshot.now_s == pytest.approx(10, abs=0.01)
 
@@ -340,10 +340,66 @@ async def test_an_agent_that_answers_late_with_a_higher_epoch_raises_it_before_a
         report = await rig.report()
         assert report.epoch == 8
         # Later, whoever has a higher one is a controller that took over.
-        world.nodes["d1"].epoch = 9
+        world.nodes["d1"].epoch, world.nodes["d1"].holder = 9, "another"
         report = await rig.report()
     assert report.epoch == 8
     assert any("obey another controller" in alarm for alarm in report.alarms)
+
+
+@virtually
+async def test_a_controller_claims_every_agent_before_it_acts_and_an_adviser_none() -> None:
+    for is_advisory, claims in ((False, ["claim d1", "claim p1"]), (True, [])):
+        rig = Rig(meshed("p1", "d1"), is_advisory=is_advisory)
+        async with rig.running():
+            await rig.report(3)
+        assert [c for c in rig.world.calls if c.startswith("claim")] == claims
+
+
+@virtually
+async def test_an_agent_that_cannot_be_claimed_keeps_nobody_from_acting() -> None:
+    world = meshed("p1", "d1")
+    world.faults["claim d1"] = TransientError("not now")
+    rig = Rig(world)
+    rig.policy.answer = asked(1, 2)
+    async with rig.running():
+        await rig.at_target(1, 2)
+
+
+@virtually
+async def test_a_controller_whose_agents_obey_another_one_does_nothing_more() -> None:
+    world = meshed("p1", "d1", "d2")
+    rig = Rig(world)
+    async with rig.running():
+        await rig.at_target(1, 2)
+        for fake in world.nodes.values():
+            fake.epoch, fake.holder = 9, "another"
+        rig.policy.answer = asked(3, 3)
+        world.calls.clear()
+        await rig.report(5)
+        report = await rig.report()
+    assert world.changes() == []
+    assert any("3 of 3 agents obey another controller" in alarm for alarm in report.alarms)
+
+
+@virtually
+async def test_a_report_says_whether_engines_connect_by_themselves() -> None:
+    rules = replace(RULES, link=replace(RULES.link, is_meshed=False))
+    rig = Rig(FakeWorld("p1", "d1"), rules=rules)
+    async with rig.running():
+        report = await rig.at_target(1, 1)
+    assert (report.is_meshed, report.links) == (False, ())
+    assert not [call for call in rig.world.changes() if call.startswith("link")]
+
+
+@virtually
+async def test_one_agent_that_obeys_another_controller_does_not_stop_the_rest() -> None:
+    world = meshed("p1", "p2", "d1", "d2")
+    rig = Rig(world)
+    async with rig.running():
+        await rig.at_target(2, 2)
+        world.nodes["p2"].epoch, world.nodes["p2"].holder = 9, "long gone"
+        rig.policy.answer = asked(2, 3)
+        await rig.until(lambda _: any(call.startswith("grow") for call in world.calls))
 
 
 @virtually
@@ -455,7 +511,7 @@ async def test_what_the_journal_has_forgotten_of_a_prompt_node_takes_no_memory()
         rig.policy.answer = asked(1, 1)
         report = await rig.at_target(1, 1)
         [left] = [n.incarnation for n in report.snapshot.nodes if n.role is Role.PROMPT]
-        assert set(rig.loop._kept) == {left}  # Nobody else can see it.
+        assert set(rig.loop._linked_ids._kept) == {left}  # Nobody else can see it.
 
 
 @virtually
@@ -683,3 +739,51 @@ async def test_a_node_that_never_stops_does_not_keep_others_from_leaving() -> No
         await rig.until(lambda _: "remove p2" in world.calls or "remove p3" in world.calls)
     assert "p1" in world.nodes
     assert StopNode("p1") in [a for r in rig.seen for a in r.plan.actions]
+
+
+@virtually
+async def test_at_a_full_budget_a_node_switches_its_role_and_joins_without_a_restart() -> None:
+    world = meshed("p1", "p2", "d1", "d2", "d3")
+    world.can_switch_role = True
+    rig = Rig(world, rules=limited(nodes_max=5))
+    rig.policy.answer = asked(3, 2)
+    async with rig.running():
+        report = await rig.at_target(3, 2)
+    verbs = [call.split(" ")[0] for call in world.changes()]
+    assert not {"grow", "remove", "init", "finalize"} & set(verbs)
+    assert [v for v in verbs if v in {"withdraw", "switch", "publish"}] == [
+        "withdraw",
+        "switch",
+        "publish",
+    ]
+    assert len(world.of(Role.PROMPT)) == 3
+    assert all(link.state == "linked" for link in report.links)
+
+
+@virtually
+async def test_a_switch_that_is_refused_gives_way_to_a_node_that_is_started() -> None:
+    world = meshed("p1", "p2", "d1", "d2", "d3")
+    world.can_switch_role = True
+    world.faults["switch"] = PermanentError("this engine cannot")
+    rig = Rig(world, rules=limited(nodes_max=5))
+    rig.policy.answer = asked(3, 2)
+    async with rig.running():
+        await rig.at_target(3, 2)
+    verbs = {call.split(" ")[0] for call in world.changes()}
+    assert {"switch", "remove", "grow", "init"} <= verbs
+
+
+@virtually
+async def test_a_restart_in_the_middle_of_a_switch_goes_on_with_it() -> None:
+    world = meshed("p1", "p2", "d1", "d2", "d3")
+    world.can_switch_role = True
+    world.published -= {"d3"}
+    start = Remembered(
+        epoch=1, target=(3, 2), draining=frozenset({"d3"}), switching={"d3": Role.PROMPT}
+    )
+    rig = Rig(world, rules=limited(nodes_max=5), journal=FakeJournal(start))
+    rig.policy.answer = asked(3, 2)
+    async with rig.running():
+        await rig.at_target(3, 2)
+    assert "switch d3" in world.changes()
+    assert not {"grow", "remove"} & {call.split(" ")[0] for call in world.changes()}

@@ -1,6 +1,6 @@
 """The observer: one source that is slow, failing or broken never spoils the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import anyio
 import pytest
@@ -31,12 +31,31 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 
-def observer_of(world: FakeWorld, *, concurrency_max: int = 128) -> Observer:
+class FakeProbe:
+    """Finds every node that it is asked about closed, or does what the test says."""
+
+    def __init__(self, fault: Fault | None = None) -> None:
+        self.asked: list[str] = []
+        self._fault = fault
+
+    async def unreachable(self, nodes: Iterable[Node]) -> Mapping[str, str]:
+        self.asked = [node.id for node in nodes]
+        if isinstance(self._fault, Exception):
+            raise self._fault
+        if self._fault is not None:
+            await self._fault()
+        return dict.fromkeys(self.asked, "closed")
+
+
+def observer_of(
+    world: FakeWorld, *, concurrency_max: int = 128, probe: FakeProbe | None = None
+) -> Observer:
     return Observer(
         provider=FakeProvider(world),
         router=FakeRouter(world),
         agents=FakeAgents(world),
         metrics=FakeMetrics(world),
+        probe=probe,
         deadline_s=2.0,
         metrics_period_s=9.0,
         concurrency_max=concurrency_max,
@@ -136,6 +155,27 @@ async def test_a_standby_node_has_no_metrics_to_read_and_one_without_an_agent_no
     await observer.observe([node("p1"), node("p2", NodeState.STANDBY), coming])
     assert asked == ["p1"]
     assert [c for c in world.calls if c.startswith("state")] == ["state p1", "state p2"]
+
+
+@virtually
+async def test_prompt_nodes_that_may_be_linked_are_probed() -> None:
+    probe = FakeProbe()
+    known = [node("p1"), node("p2", NodeState.LINKING), node("p3", NodeState.STOPPING), node("d1")]
+    facts = await observer_of(world_of_three(), probe=probe).observe(known)
+    assert probe.asked == ["p1", "p2"]
+    assert facts.unreachable == {"p1": "closed", "p2": "closed"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+def test_a_probe_that_fails_finds_nothing_and_spoils_nothing(fault: Fault) -> None:
+    @virtually
+    async def test() -> None:
+        facts = await observer_of(world_of_three(), probe=FakeProbe(fault)).observe([node("p1")])
+        assert all(read(facts).values())
+        assert facts.unreachable == {}
+        assert facts.errors.keys() == {"link probe"}
+
+    test()
 
 
 @virtually

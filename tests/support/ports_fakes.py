@@ -50,7 +50,7 @@ hang: Fault = anyio.sleep_forever
 """A fault that never answers."""
 
 MUTATING = frozenset(
-    {"grow", "remove", "init", "links", "unlinks", "finalize", "publish", "withdraw"}
+    {"grow", "remove", "init", "links", "unlinks", "switch", "finalize", "publish", "withdraw"}
 )
 """The calls that change something outside."""
 
@@ -119,6 +119,7 @@ class FakeWorld:
         self.fences: list[Fence] = []
         self.requests: set[str] = set()
         self.leads = True
+        self.can_switch_role = False
         for name in names:
             self.add(name)
 
@@ -175,7 +176,7 @@ class FakeProvider:
             ProvidedNode(
                 id=node.id,
                 role=node.role,
-                agent_url=f"http://{node.id}",
+                agent_urls=(f"http://{node.id}",),
                 metrics_url=f"http://{node.id}/metrics",
                 request_id=node.request_id,
             )
@@ -223,7 +224,13 @@ class FakeAgents:
             engine=fake.engine,
             epoch=fake.epoch,
             holder=fake.holder,
+            can_switch_role=self._world.can_switch_role,
         )
+
+    async def claim(self, node: Node, *, fence: Fence) -> None:
+        await self._world.called("claim", node.id)
+        fake = self._node(node)
+        fake.epoch, fake.holder = fence.epoch, fence.holder
 
     async def init(self, node: Node, role: Role, *, fence: Fence, key: str) -> None:
         self._world.fences.append(fence)
@@ -250,6 +257,11 @@ class FakeAgents:
             await self._world.called("unlink", f"{node.id}-{peer.node_id}")
             self._node(node).rows.pop(peer.endpoints[0].cluster_id, None)
             yield success(peer.endpoints[0].cluster_id)
+
+    async def switch_role(self, node: Node, role: Role, *, fence: Fence, key: str) -> None:
+        self._world.fences.append(fence)
+        await self._world.called("switch", node.id)
+        self._node(node).role = role
 
     async def finalize(self, node: Node, *, fence: Fence, key: str) -> None:
         self._world.fences.append(fence)
@@ -384,6 +396,11 @@ class FakeJournal:
         await self._write("append", "")
 
     async def history(self, *, limit: int) -> list[dict[str, object]]:
+        return []
+
+    async def link_events(
+        self, decoder: str, prompt: str, *, limit: int
+    ) -> list[dict[str, object]]:
         return []
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from pd_autoscaler.core.ranks import RankMapping
 from pd_autoscaler.core.rules import GuardRules, LinkRules, NodeRules
 from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.model.snapshot import Limits
@@ -53,7 +54,12 @@ def test_the_file_is_read_and_the_environment_lies_over_it(monkeypatch: pytest.M
 
 
 def test_a_static_fleet_can_come_from_one_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    node = {"id": "p1", "role": "prompt", "agent_url": "http://p1:1", "metrics_url": "http://p1:2"}
+    node = {
+        "id": "p1",
+        "role": "prompt",
+        "agent_urls": ["http://p1:1"],
+        "metrics_url": "http://p1:2",
+    }
     monkeypatch.setenv("PD_AUTOSCALER_PROVIDER__KIND", "static")
     monkeypatch.setenv("PD_AUTOSCALER_PROVIDER__NODES", json.dumps([node]))
 
@@ -103,7 +109,7 @@ WRONG = [
         "provider: {kind: static, nodes: [{id: p1}]}\n",
         (
             "pd.yaml:1: provider.nodes[0].role is missing\n"
-            "pd.yaml:1: provider.nodes[0].agent_url is missing\n"
+            "pd.yaml:1: provider.nodes[0].agent_urls is missing\n"
             "pd.yaml:1: provider.nodes[0].metrics_url is missing"
         ),
     ),
@@ -166,7 +172,7 @@ WRONG = [
     ),
     (
         (
-            "provider:\n  nodes:\n  - id: a b\n    role: cook\n    agent_url: http://a\n"
+            "provider:\n  nodes:\n  - id: a b\n    role: cook\n    agent_urls: [http://a]\n"
             "    metrics_url: http://a\n"
         ),
         (
@@ -266,6 +272,36 @@ WRONG = [
         ),
     ),
     (
+        "links: {has_tls: true, timeout_ms: 1999}\n",
+        (
+            "links.timeout_ms (1999) is below 2000 and links.has_tls is true; links over TLS "
+            "would time out: set links.timeout_ms to 2000 or more"
+        ),
+    ),
+    (
+        "links: {linker: none, probe_period_s: 60}\n",
+        "links.probe_period_s is set and links.linker is none; it would be ignored",
+    ),
+    (
+        "links: {linker: mooncake}\n",
+        "pd.yaml:1: links.linker is 'mooncake', and must be one of datadist, none",
+    ),
+    (
+        "links: {ranks: one-to-one}\n",
+        "pd.yaml:1: links.ranks is 'one-to-one', and must be one of one_to_one, modulo, all_to_all",
+    ),
+    (
+        "links: {probe_period_s: 0.5}\n",
+        (
+            "pd.yaml:1: links.probe_period_s is 0.5, and must be a number at least 1 and at most "
+            "86400"
+        ),
+    ),
+    (
+        "links: {has_tls: 2}\n",
+        "pd.yaml:1: links.has_tls is 2, and must be true or false",
+    ),
+    (
         "links: {join_deadline_s: 10}\n",
         (
             "links.join_deadline_s (10) is not above links.deadline_s "
@@ -329,7 +365,7 @@ def test_several_problems_are_told_together(monkeypatch: pytest.MonkeyPatch) -> 
             "(known in "
             "guard: prompt_min, prompt_max, decoder_min, decoder_max, nodes_max, ratio_min, "
             "ratio_max, up_window_s, down_window_s, cooldown_s, step_up_max, step_down_max, "
-            "fresh_quorum)"
+            "fresh_quorum, pay_back_max_s)"
         ),
         (
             "environment PD_AUTOSCALER_LINKS__TIMEOUT_MS: links.timeout_ms is 'fast', and "
@@ -340,10 +376,68 @@ def test_several_problems_are_told_together(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_two_nodes_of_one_name_are_refused() -> None:
-    node = "{id: p1, role: prompt, agent_url: 'http://a', metrics_url: 'http://a'}"
+    node = "{id: p1, role: prompt, agent_urls: ['http://a'], metrics_url: 'http://a'}"
     path = _file(f"provider: {{kind: static, nodes: [{node}, {node}]}}\n")
 
     assert _refusal(path) == "provider.nodes names p1 2 times; ids must differ"
+
+
+def _fleet(links: str = "", **agents: str) -> Path:
+    """A static fleet: the agents of each node, by name."""
+    nodes = ", ".join(
+        f"{{id: {name}, role: {'prompt' if name[0] == 'p' else 'decoder'}, agent_urls: "
+        f"[{', '.join(repr(f'http://{url}') for url in urls.split())}], metrics_url: 'http://m'}}"
+        for name, urls in agents.items()
+    )
+    return _file(f"provider: {{kind: static, nodes: [{nodes}]}}\nlinks: {{{links}}}\n")
+
+
+@pytest.mark.parametrize(
+    ("agents", "message"),
+    [
+        (
+            {"p1": "a:1 a:2", "d1": "a:2/"},
+            (
+                "provider.nodes gives the agent http://a:2 to p1 and d1; every rank has an agent "
+                "of its own"
+            ),
+        ),
+        (
+            {"p1": "a:1 a:1"},
+            (
+                "provider.nodes gives the agent http://a:1 to p1 2 times; every rank has an agent "
+                "of its own"
+            ),
+        ),
+    ],
+)
+def test_an_agent_of_two_ranks_is_refused(agents: dict[str, str], message: str) -> None:
+    assert _refusal(_fleet(**agents)) == message
+
+
+def test_nodes_of_different_rank_counts_are_refused_only_where_they_cannot_be_paired() -> None:
+    uneven = {"p1": "a:1 a:2 a:3 a:4", "p2": "a:5 a:6", "d1": "a:7 a:8", "d2": "a:9 a:10"}
+
+    assert _refusal(_fleet("ranks: one_to_one", **uneven)) == (
+        "links.ranks (one_to_one) needs nodes with equally many ranks, and p1 has 4 agent_urls "
+        "and d1 has 2; set links.ranks to modulo or all_to_all"
+    )
+    for links in ("", "ranks: all_to_all", "ranks: one_to_one, linker: none"):
+        assert len(load(_fleet(links, **uneven)).provider.nodes) == 4
+    del uneven["p1"]
+    assert len(load(_fleet("ranks: one_to_one", **uneven)).provider.nodes) == 3
+
+
+def test_how_nodes_are_linked_and_switched_reaches_the_rules() -> None:
+    rules = load(
+        _file(
+            "links: {ranks: all_to_all, linker: none}\nnode: {switch_timeout_s: 9}\n"
+            "guard: {pay_back_max_s: 99}\n"
+        )
+    ).rules()
+
+    assert (rules.link.ranks, rules.link.is_meshed) == (RankMapping.ALL_TO_ALL, False)
+    assert (rules.node.switch_timeout_s, rules.guard.pay_back_max_s) == (9, 99)
 
 
 @pytest.mark.parametrize(

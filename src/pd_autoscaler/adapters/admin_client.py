@@ -4,7 +4,7 @@ import json
 import os
 import types
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 
@@ -19,8 +19,9 @@ class AdminClient:
     """The admin API at `url`; use it as an async context manager.
 
     Every question raises ConfigError where the daemon refused what it was given (400, 401, 403,
-    413, 415), TransientError where it did not answer or is not ready, OutcomeUnknownError where a
-    command was sent and no answer came within `timeout_s`, PermanentError for anything else.
+    404, 413, 415), TransientError where it did not answer or is not ready, OutcomeUnknownError
+    where a command was sent and no answer came within `timeout_s`, PermanentError for anything
+    else.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 10.0) -> None:
@@ -56,6 +57,10 @@ class AdminClient:
     async def history(self, *, limit: int) -> Json:
         """Return GET /v1/history."""
         return await self._ask("GET", f"/v1/history?limit={limit}")
+
+    async def explain(self, **asked: str) -> Json:
+        """Return GET /v1/explain for `decoder` and `prompt`, for `node`, or for what is not up."""
+        return await self._ask("GET", f"/v1/explain?{urlencode(asked)}")
 
     async def pause(self, *, everything: bool) -> Json:
         """Keep the target, or with `everything` take no action at all; return the mode."""
@@ -98,7 +103,7 @@ class AdminClient:
                 f"{self._url}{path} answered HTTP {status} and not as the admin API does; "
                 "is it the daemon's admin address? (--url or PD_AUTOSCALER_URL)"
             )
-        if status in {400, 401, 403, 413, 415}:
+        if status in {400, 401, 403, 404, 413, 415}:
             raise ConfigError(said)
         if status in {503, 429}:
             raise TransientError(said)

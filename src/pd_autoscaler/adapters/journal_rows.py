@@ -42,7 +42,10 @@ def remembered(connection: sqlite3.Connection, *, now_unix_s: float) -> Remember
     known = values(connection)
     target = known.get("target")
     intents = _open_intents(connection, now_unix_s)
-    draining = {*known.get("draining", ()), *_drains(connection, known)}
+    drains = _drains(connection, known)
+    draining = {*known.get("draining", ()), *(drain.node_id for drain in drains)}
+    # A drain that is younger than the report knows better which role comes next, if any.
+    switching = known.get("switching", {}) | {d.node_id: d.next_role for d in drains}
     pending = {**known.get("pending", {}), **_starts(connection, known)}
     connection.execute(
         "UPDATE intents SET ended_unix_s = ?, outcome = 'unknown', detail = 'controller restarted'"
@@ -58,6 +61,7 @@ def remembered(connection: sqlite3.Connection, *, now_unix_s: float) -> Remember
         linked=_linked(connection),
         nodes=frozenset(known.get("nodes", ())),
         draining=frozenset(draining),
+        switching={node_id: Role(role) for node_id, role in switching.items() if role},
         drains=frozenset(known.get("drains", ())),
         pending={request_id: Role(role) for request_id, role in pending.items()},
         open_intents=intents,
@@ -74,9 +78,9 @@ def _open_intents(connection: sqlite3.Connection, now_unix_s: float) -> tuple[st
     )
 
 
-def _drains(connection: sqlite3.Connection, known: Mapping[str, Any]) -> list[str]:
-    """Return the nodes of drains that are open, or too young for the last report to show them."""
-    return [a.node_id for a in _young(connection, known, "drain") if isinstance(a, DrainNode)]
+def _drains(connection: sqlite3.Connection, known: Mapping[str, Any]) -> list[DrainNode]:
+    """Return the drains that are open, or too young for the last report to show them."""
+    return [a for a in _young(connection, known, "drain") if isinstance(a, DrainNode)]
 
 
 def _starts(connection: sqlite3.Connection, known: Mapping[str, Any]) -> dict[str, str]:
@@ -178,11 +182,13 @@ def keep(connection: sqlite3.Connection, report: Report, body: bytes) -> None:
     )
     newest = connection.execute("SELECT coalesce(max(id), 0) FROM intents").fetchone()[0]
     nodes = report.snapshot.nodes
+    leaving = [node for node in nodes if node.state in OUTWARD]
     changes = {
         "cycle": report.cycle,
         "nodes": sorted(node.id for node in nodes),
         "pending": {n.id: n.role.value for n in nodes if n.id == n.request_id},
-        "draining": sorted(node.id for node in nodes if node.state in OUTWARD),
+        "draining": sorted(node.id for node in leaving),
+        "switching": {n.id: n.next_role.value for n in leaving if n.next_role is not None},
         # A drain begun in this very cycle is not yet in its nodes' states.
         "intents_before": values(connection).get("intents_now", 0),
         "intents_now": newest,
@@ -246,10 +252,12 @@ class Retention:
         _drop(connection, "reports", "cycle", f"at_unix_s < {since!r} AND {_NOT_NEWEST}")
         _drop(connection, "intents", "id", f"ended_unix_s < {since!r}")
         _drop(connection, "events", "id", f"at_unix_s < {since!r}")
+        _drop(connection, "link_ends", "id", f"at_unix_s < {since!r}")
         if _used_bytes(connection) <= self.size_max_bytes:
             return
         if not _drop(connection, "reports", "cycle", _NOT_NEWEST):
             _drop(connection, "events", "id", "TRUE")
+            _drop(connection, "link_ends", "id", "TRUE")
             _drop(connection, "intents", "id", "ended_unix_s IS NOT NULL")
 
     def give_back(self, connection: sqlite3.Connection) -> None:

@@ -35,6 +35,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             " cycle INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL, data TEXT NOT NULL)"
         ),
     ),
+    (
+        # How each link or unlink call ended, a row for each pair it touched.
+        (
+            "CREATE TABLE link_ends (id INTEGER PRIMARY KEY AUTOINCREMENT, at_unix_s REAL NOT NULL,"
+            " node TEXT NOT NULL, peer TEXT NOT NULL, verb TEXT NOT NULL, outcome TEXT NOT NULL,"
+            " code TEXT NOT NULL, why TEXT NOT NULL, took_s REAL NOT NULL)"
+        ),
+        # The row id is part of every index: newest first needs no sorting.
+        "CREATE INDEX link_ends_by_pair ON link_ends (node, peer)",
+    ),
 )
 """What leads from each schema version to the next; `user_version` counts those done."""
 

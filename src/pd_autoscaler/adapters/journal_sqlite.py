@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 import anyio
 
-from pd_autoscaler.adapters import journal_rows, journal_schema
+from pd_autoscaler.adapters import journal_links, journal_rows, journal_schema
 from pd_autoscaler.adapters.journal_events import Event, Told, events_of
 from pd_autoscaler.adapters.journal_lock import locked
 from pd_autoscaler.adapters.journal_schema import transaction
+from pd_autoscaler.core.attempts import attempts_of
 from pd_autoscaler.errors import OutcomeUnknownError, TransientError
 from pd_autoscaler.model.codec import report_from, report_text
 from pd_autoscaler.model.link import LinkState
@@ -190,6 +191,7 @@ class SqliteJournal:
             body = zlib.compress(report_text(_trimmed(report)).encode(), level=1)
             journal_rows.keep(connection, report, body)
             journal_rows.tell(connection, events, at_unix_s=at_unix_s, cycle=report.cycle)
+            journal_links.keep(connection, attempts_of(report))
             self._retention.prune(connection, now_unix_s=now_unix_s)
             return told
 
@@ -200,6 +202,15 @@ class SqliteJournal:
         """Return the newest changes, newest first: `at_unix_s`, `kind`, `text` and the details."""
         return await self._run(
             lambda connection: journal_rows.history(connection, limit), is_atomic=False
+        )
+
+    async def link_events(
+        self, decoder: str, prompt: str, *, limit: int
+    ) -> list[dict[str, object]]:
+        """Return the newest ends of link and unlink calls that touched a pair, newest first."""
+        return await self._run(
+            lambda connection: journal_links.newest(connection, decoder, prompt, limit),
+            is_atomic=False,
         )
 
     async def reports(self, *, from_unix_s: float, until_unix_s: float, limit: int) -> list[Report]:

@@ -12,6 +12,7 @@ from typing import assert_never
 import anyio
 from anyio.abc import TaskGroup
 
+from pd_autoscaler.core.call_waves import call_waves
 from pd_autoscaler.core.fleet import Fleet, things
 from pd_autoscaler.errors import OutcomeUnknownError, PermanentError, TransientError
 from pd_autoscaler.model.link import Verdict
@@ -39,7 +40,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """Seconds each kind of action may take before its outcome counts as unknown."""
+    """Seconds each kind of action may take before its outcome counts as unknown.
+
+    `link_s` is that of one wave of link calls.
+    """
 
     provider_s: float = 30.0
     router_s: float = 5.0
@@ -185,8 +189,8 @@ class Actuator:
         match action:
             case InitNode() | SwitchRole():
                 return self._deadlines.init_s
-            case LinkNodes() | UnlinkNodes():
-                return self._deadlines.link_s
+            case LinkNodes(prompts=peers) | UnlinkNodes(peers=peers):
+                return self._deadlines.link_s * call_waves(peers)
             case FinalizeNode():
                 return self._deadlines.finalize_s
             case StartNode() | StopNode():
@@ -210,8 +214,6 @@ class Actuator:
                     nodes[node_id], peers, force=force, fence=fence, key=key
                 )
                 return await self._collect(action, peers, results, reported)
-            case SwitchRole(node_id=node_id):
-                raise PermanentError(f"{node_id}: agents cannot switch roles yet")
             case _:
                 await self._call(action, nodes, fence, key)
                 return Done(action)
@@ -226,13 +228,15 @@ class Actuator:
                 return self._provider.remove(node_id)
             case InitNode(node_id=node_id, role=role):
                 return self._agents.init(nodes[node_id], role, fence=fence, key=key)
+            case SwitchRole(node_id=node_id, role=role):
+                return self._agents.switch_role(nodes[node_id], role, fence=fence, key=key)
             case FinalizeNode(node_id=node_id):
                 return self._agents.finalize(nodes[node_id], fence=fence, key=key)
             case PublishNode(node_id=node_id):
                 return self._router.publish(nodes[node_id])
             case WithdrawNode(node_id=node_id) | DrainNode(node_id=node_id):
                 return self._router.withdraw(node_id)
-            case LinkNodes() | UnlinkNodes() | SwitchRole():
+            case LinkNodes() | UnlinkNodes():
                 raise AssertionError("calls with many outcomes are made by _perform")
             case _:
                 assert_never(action)
@@ -246,17 +250,21 @@ class Actuator:
     ) -> Outcome:
         """Report each pair as it ends; return the worst of them for the journal."""
         began_s = anyio.current_time()
-        owners = {e.cluster_id: peer for peer in peers for e in peer.endpoints}
-        waiting = {peer.node_id: {e.cluster_id for e in peer.endpoints} for peer in peers}
+        owners = {(rank, e.cluster_id): peer for peer in peers for rank, e in peer.calls}
+        waiting = {p.node_id: {(rank, e.cluster_id) for rank, e in p.calls} for p in peers}
         worst: dict[str, ClusterResult] = {}
         last: Outcome = Done(action)
         async for result in results:
-            peer = owners.get(result.cluster_id)
+            call = (result.rank, result.cluster_id)
+            peer = owners.get(call)
             if peer is None or peer.node_id in reported:
                 continue
-            if result.is_unknown or result.verdict is not Verdict.SUCCESS:
+            before = worst.get(peer.node_id)
+            is_bad = result.is_unknown or result.verdict is not Verdict.SUCCESS
+            if is_bad and not (before and before.is_unknown):
+                # Of several ranks' ends an unknown one counts the most: it may take effect yet.
                 worst[peer.node_id] = result
-            waiting[peer.node_id].discard(result.cluster_id)
+            waiting[peer.node_id].discard(call)
             if waiting[peer.node_id]:
                 continue
             part = _of_peer(action, peer)

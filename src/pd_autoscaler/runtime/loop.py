@@ -6,18 +6,31 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from pd_autoscaler.core import guard, lead_times, lifecycle, outcomes, planner, signals, snapshots
+from pd_autoscaler.core import (
+    guard,
+    lead_times,
+    lifecycle,
+    link_limits,
+    mesh,
+    outcomes,
+    planner,
+    signals,
+    snapshots,
+)
 from pd_autoscaler.core.fleet import Fleet
 from pd_autoscaler.core.rules import Rules
+from pd_autoscaler.core.sight import Leave
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.facts import Facts
 from pd_autoscaler.model.node import NodeState, Role
-from pd_autoscaler.model.plan import Action, LinkNodes, Plan, StartNode, in_waves
+from pd_autoscaler.model.plan import Action, Plan, StartNode, in_waves
 from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report
 from pd_autoscaler.model.snapshot import Snapshot
 from pd_autoscaler.model.wording import sentence
 from pd_autoscaler.ports import Fence, Journal, Lease, NodeAgent, NodeProvider, ReportSink, Router
 from pd_autoscaler.runtime.actuator import Actuator, Deadlines
+from pd_autoscaler.runtime.claims import claim
+from pd_autoscaler.runtime.linked_ids import LinkedIds
 from pd_autoscaler.runtime.observer import Observer
 from pd_autoscaler.runtime.policy_runner import PolicyRunner
 from pd_autoscaler.runtime.scribe import Scribe
@@ -84,11 +97,13 @@ class ControlLoop:
         self._leads = lead_times.LeadTimes()
         self._guard: guard.GuardMemory | None = None
         self._moves: list[Move] = []
-        self._kept: dict[str, frozenset[int]] = {}
+        self._linked_ids = LinkedIds(outside.journal, self._scribe, {})
         self._faults: list[str] = []
         self._cycle = 0
         self._epoch = 0
         self._remembered_epoch = 0
+        self._is_superseded = False
+        self._claimed_epoch = 0
         self._began_s = 0.0
         self.control = Standing(
             outside.journal,
@@ -131,10 +146,14 @@ class ControlLoop:
                 await self._wait_until(began_s + self._settings.period_s)
 
     async def _wait_until(self, next_s: float) -> None:
-        """Wait for the next period or a poke, and always for the smallest gap."""
-        await anyio.sleep(self._settings.gap_min_s)
-        with anyio.move_on_after(max(0.0, next_s - anyio.current_time())):
+        """Wait for the next period or a poke, and always for the smallest gap.
+
+        The gap comes last: calls end in groups, and one cycle takes in what ends soon after.
+        """
+        gap_s = self._settings.gap_min_s
+        with anyio.move_on_after(max(0.0, next_s - gap_s - anyio.current_time())):
             await self._poked.wait()
+        await anyio.sleep(gap_s)
         self._poked = anyio.Event()
 
     async def _take_up(self) -> None:
@@ -148,13 +167,15 @@ class ControlLoop:
             request_count=remembered.request_count,
             linked=dict(remembered.linked),
             leaving=remembered.draining,
+            inherited=remembered.draining,
             former=remembered.nodes,
+            next_roles=dict(remembered.switching),
         )
         for request_id, role in sorted(remembered.pending.items()):
             # Asked for and not named yet: asking again under the same id asks for nothing more.
             start = StartNode(role, request_id)
             self._fleet, _ = outcomes.begun(self._fleet, start, now_s=self._began_s)
-        self._kept = dict(self._fleet.linked)
+        self._linked_ids = LinkedIds(self._outside.journal, self._scribe, self._fleet.linked)
         if remembered.cycle:
             log.info(
                 "taken up from the journal: mode %s, target %s",
@@ -186,7 +207,8 @@ class ControlLoop:
 
         snapshot, moves, alarms = await self._concluded(facts)
         # Before anything is planned: links to be made are kept with their intents.
-        await self._keep_linked()
+        await self._linked_ids.follow(self._fleet)
+        await self._claim(facts)
         decision = await self._decide(snapshot)
         phases.end("decide")
 
@@ -197,7 +219,9 @@ class ControlLoop:
         # A change that was not made starts no cooldown.
         changed_at_s = answer.memory.changed_at_s if has_moved else memory.changed_at_s
         self._guard = replace(answer.memory, changed_at_s=changed_at_s)
-        plan = await self._planned(snapshot, target, actuator.busy)
+        busy = actuator.busy
+        plan = await self._planned(snapshot, target, busy)
+        waits = mesh.waits(self._fleet, busy, rules.link, now_s=snapshot.now_s)
         phases.end("plan")
 
         await self._act(actuator, plan)
@@ -219,10 +243,14 @@ class ControlLoop:
                 outcomes=ended,
                 moves=tuple(moves),
                 links=tuple(self._fleet.links.values()),
+                waits=waits,
+                is_meshed=rules.link.is_meshed,
+                card_links=link_limits.card_links(self._fleet, rules.link.ranks),
                 alarms=tuple(alarms),
                 hung_calls={k: v.calls_hung for k, v in agents.items() if v.calls_hung},
                 engine_load={k: v.engine for k, v in facts.agents.items()},
                 epoch=self._epoch,
+                is_acting=self._may_act(),
                 phase_s=phases.spent_s,
             )
         )
@@ -290,8 +318,26 @@ class ControlLoop:
                 self._epoch = self._remembered_epoch = epoch
             return []
         if not others:
+            has_seen_most = 2 * len(facts.agents) >= len(self._fleet.nodes)
+            self._is_superseded = self._is_superseded and not has_seen_most
             return []
-        return [f"the agents obey another controller ({min(others)}): this one's calls are refused"]
+        # One straggler may obey a controller that is long gone; half of them obey one that acts.
+        is_half = 2 * len(others) >= len(facts.agents)
+        self._is_superseded = self._is_superseded or is_half
+        what = (
+            "this one does nothing more" if self._is_superseded else "it refuses this one's calls"
+        )
+        count = f"{len(others)} of {len(facts.agents)} agents obey another controller"
+        return [f"{count} ({min(others)}): {what}; end one of the two, then restart this one"]
+
+    async def _claim(self, facts: Facts) -> None:
+        """Before it first acts in an epoch, make that epoch known to the agents that answer."""
+        if not self._may_act() or self._claimed_epoch == self._epoch:
+            return
+        nodes = [self._fleet.nodes[i] for i in facts.agents if i in self._fleet.nodes]
+        fence = Fence(self._epoch, self._outside.lease.holder)
+        await claim(self._outside.agents, nodes, fence, deadline_s=self._deadlines.router_s)
+        self._claimed_epoch = self._epoch
 
     async def _decide(self, snapshot: Snapshot) -> Decision:
         if self.control.mode in {Mode.PAUSED, Mode.STOPPED}:
@@ -316,7 +362,7 @@ class ControlLoop:
 
     async def _planned(self, snapshot: Snapshot, target: Target, busy: frozenset[str]) -> Plan:
         rules, now_s = self._settings.rules, snapshot.now_s
-        leave = planner.Leave(
+        leave = Leave(
             may_remove=now_s - self._began_s >= rules.guard.down_window_s,
             spare=frozenset(role for role in Role if guard.can_spare(snapshot, role)),
         )
@@ -346,7 +392,8 @@ class ControlLoop:
 
     def _may_act(self) -> bool:
         is_idle = self.control.mode in {Mode.STOPPED, Mode.ADVISORY}
-        return bool(self._epoch) and not is_idle and self._outside.lease.is_leader
+        may_act = bool(self._epoch) and not is_idle and not self._is_superseded
+        return may_act and self._outside.lease.is_leader
 
     async def _act(self, actuator: Actuator, plan: Plan) -> None:
         """Begin the plan's actions; what cannot be written ahead is not begun."""
@@ -360,27 +407,7 @@ class ControlLoop:
         await self._scribe.write(begin())
         self._fleet, moves = outcomes.all_begun(self._fleet, begun, now_s=anyio.current_time())
         self._moves += moves
-        for action in begun:
-            if isinstance(action, LinkNodes):
-                # The intent has written these.
-                ids = frozenset(self._fleet.nodes[action.decoder_id].cluster_ids)
-                for peer in action.prompts:
-                    kept = self._kept.get(peer.incarnation, frozenset())
-                    self._kept[peer.incarnation] = kept | ids
-
-    async def _keep_linked(self) -> None:
-        """Have the journal follow which decoder ids prompt nodes may hold."""
-        journal, after = self._outside.journal, self._fleet.linked
-        for incarnation in sorted(self._kept.keys() | after.keys()):
-            old = self._kept.get(incarnation, frozenset())
-            new = after.get(incarnation, frozenset())
-            writes = [journal.forget_linked(incarnation, old - new)] if old - new else []
-            writes += [journal.remember_linked(incarnation, new - old)] if new - old else []
-            # What could not be written is tried again in the next cycle.
-            if all([await self._scribe.write(write) for write in writes]):
-                self._kept[incarnation] = new
-                if not new:
-                    del self._kept[incarnation]
+        self._linked_ids.begun(begun, self._fleet)
 
     async def _report(self, report: Report) -> None:
         self.control.latest = report

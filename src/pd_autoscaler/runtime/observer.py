@@ -8,9 +8,11 @@ import anyio
 
 from pd_autoscaler.errors import OutcomeUnknownError, PermanentError, TransientError
 from pd_autoscaler.model.facts import AgentState, Facts, ProvidedNode
-from pd_autoscaler.model.node import Node, NodeState
+from pd_autoscaler.model.node import MESHED, Node, NodeState, Role
 from pd_autoscaler.model.signals import Reading
-from pd_autoscaler.ports import MetricsSource, NodeAgent, NodeProvider, Router
+from pd_autoscaler.ports import LinkProbe, MetricsSource, NodeAgent, NodeProvider, Router
+
+_SOURCES = ("provider", "router", "metrics", "link probe")
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +27,13 @@ class _Notes:
     agents: dict[str, AgentState] = field(default_factory=dict)
     readings: Mapping[str, Reading] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    unreachable: Mapping[str, str] = field(default_factory=dict)
 
 
 class Observer:
     """Reads provider, agents, router and metrics; what does not answer in time is absent.
+
+    With a `probe` it also looks at the ports that decoders link to.
 
     Metrics are read at most once each `metrics_period_s`, however often `observe` is called;
     `now_unix_s` is where wall time enters. One failing source never spoils the others.
@@ -41,6 +46,7 @@ class Observer:
         router: Router,
         agents: NodeAgent,
         metrics: MetricsSource,
+        probe: LinkProbe | None = None,
         deadline_s: float,
         metrics_period_s: float,
         concurrency_max: int = 128,
@@ -50,6 +56,7 @@ class Observer:
         self._router = router
         self._agents = agents
         self._metrics = metrics
+        self._probe = probe
         self._deadline_s = deadline_s
         self._metrics_period_s = metrics_period_s
         self._metrics_at_s = float("-inf")
@@ -65,12 +72,14 @@ class Observer:
         nodes = _with_found(known, notes.provided)
         self._stopping = frozenset(_agent_of(n) for n in nodes if n.state is NodeState.STOPPING)
         # A node that is gone fails no more; one of the same name is a new source.
-        self._failing &= {"provider", "router", "metrics", *(_agent_of(n) for n in nodes)}
+        self._failing &= {*_SOURCES, *(_agent_of(n) for n in nodes)}
         async with anyio.create_task_group() as group:
             group.start_soon(self._read, "router", notes, self._read_router(notes))
             group.start_soon(self._read_metrics, notes, nodes)
+            if self._probe is not None:
+                group.start_soon(self._read_probe, notes, nodes, self._probe)
             for node in nodes:
-                if node.agent_url:
+                if node.agent_urls:
                     group.start_soon(self._read_agent, notes, node)
         return Facts(
             now_s=anyio.current_time(),
@@ -81,6 +90,7 @@ class Observer:
             agents=dict(sorted(notes.agents.items())),
             readings=notes.readings,
             errors=notes.errors,
+            unreachable=notes.unreachable,
         )
 
     async def published(self) -> frozenset[str] | None:
@@ -139,6 +149,14 @@ class Observer:
 
         await self._read("metrics", notes, read())
 
+    async def _read_probe(self, notes: _Notes, nodes: Sequence[Node], probe: LinkProbe) -> None:
+        listening = [n for n in nodes if n.role is Role.PROMPT and n.state in MESHED]
+
+        async def look() -> None:
+            notes.unreachable = await probe.unreachable(listening)
+
+        await self._read("link probe", notes, look())
+
 
 def _agent_of(node: Node) -> str:
     return f"agent of {node.id}"
@@ -150,6 +168,6 @@ def _with_found(known: Iterable[Node], provided: tuple[ProvidedNode, ...] | None
     for p in provided or ():
         node = nodes.get(p.id) or Node(id=p.id, role=p.role, state=NodeState.STARTING, since_s=0.0)
         nodes[p.id] = replace(
-            node, agent_url=p.agent_url, metrics_url=p.metrics_url, engine_url=p.engine_url
+            node, agent_urls=p.agent_urls, metrics_url=p.metrics_url, engine_url=p.engine_url
         )
     return list(nodes.values())

@@ -1,7 +1,10 @@
 """Which settings must fit one another; each function returns one sentence per misfit."""
 
 from collections.abc import Iterator
+from itertools import product
 
+from pd_autoscaler.core.ranks import RankMapping, rank_pairs
+from pd_autoscaler.model.node import Role
 from pd_autoscaler.settings.sections import (
     AdminSettings,
     AgentSettings,
@@ -14,6 +17,9 @@ from pd_autoscaler.settings.sections import (
     RouterSettings,
     ScrapeSettings,
 )
+
+TLS_TIMEOUT_MIN_MS = 2000
+"""The library's least time-out for a link over TLS (hicann/hixl, `LLMDataDist.md`)."""
 
 PAIR_AWARE: frozenset[str] = frozenset()
 """Router kinds that only pair nodes which are linked: none of those shipped."""
@@ -106,6 +112,14 @@ def of_links(links: LinkSettings, router: RouterSettings) -> Iterator[str]:
             f"links.deadline_s ({links.deadline_s:g}) is not above links.timeout_ms "
             f"({links.timeout_ms}); every slow link would be given up before the library does"
         )
+    if links.has_tls and links.timeout_ms < TLS_TIMEOUT_MIN_MS:
+        yield (
+            f"links.timeout_ms ({links.timeout_ms}) is below {TLS_TIMEOUT_MIN_MS} and "
+            "links.has_tls is true; links over TLS would time out: set links.timeout_ms to "
+            f"{TLS_TIMEOUT_MIN_MS} or more"
+        )
+    if links.linker == "none" and links.probe_period_s is not None:
+        yield "links.probe_period_s is set and links.linker is none; it would be ignored"
     if links.join_deadline_s <= links.deadline_s:
         yield (
             f"links.join_deadline_s ({links.join_deadline_s:g}) is not above links.deadline_s "
@@ -133,9 +147,47 @@ def of_places(provider: ProviderSettings, router: RouterSettings) -> Iterator[st
         yield f"provider.nodes is set and provider.kind is {provider.kind}; it would be ignored"
     if router.kind == "none" and router.url is not None:
         yield "router.url is set and router.kind is none; it would be ignored"
+
+
+def of_fleet(provider: ProviderSettings, links: LinkSettings) -> Iterator[str]:
+    """Check a static fleet: nodes of their own, with agents of their own, that can be linked."""
     ids = [node.id for node in provider.nodes]
     for node_id in sorted({i for i in ids if ids.count(i) > 1}):
         yield f"provider.nodes names {node_id} {ids.count(node_id)} times; ids must differ"
+    yield from _of_agents(provider)
+    if links.linker != "none":
+        yield from _of_ranks(provider, links.ranks)
+
+
+def _of_agents(provider: ProviderSettings) -> Iterator[str]:
+    """Check that no agent stands for two ranks: whatever is done to one would be done to both."""
+    owners: dict[str, list[str]] = {}
+    # A node that is listed twice has been told of already.
+    for node in {node.id: node for node in provider.nodes}.values():
+        for url in node.agent_urls:
+            owners.setdefault(url.rstrip("/"), []).append(node.id)
+    for url, ids in owners.items():
+        if len(ids) > 1:
+            names = " and ".join(dict.fromkeys(ids))
+            times = "" if len(set(ids)) > 1 else f" {len(ids)} times"
+            yield (
+                f"provider.nodes gives the agent {url} to {names}{times}; "
+                "every rank has an agent of its own"
+            )
+
+
+def _of_ranks(provider: ProviderSettings, mapping: RankMapping) -> Iterator[str]:
+    """Check that decoders and prompt nodes can be paired rank by rank; tell of the first misfit."""
+    of = {role: [node for node in provider.nodes if node.role is role] for role in Role}
+    for prompt, decoder in product(of[Role.PROMPT], of[Role.DECODER]):
+        counts = len(prompt.agent_urls), len(decoder.agent_urls)
+        if not rank_pairs(mapping, *counts):
+            yield (
+                f"links.ranks ({mapping}) needs nodes with equally many ranks, and {prompt.id} has "
+                f"{counts[0]} agent_urls and {decoder.id} has {counts[1]}; set links.ranks to "
+                f"{RankMapping.MODULO} or {RankMapping.ALL_TO_ALL}"
+            )
+            return
 
 
 def of_journal(journal: JournalSettings, guard: GuardSettings) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
 )
 
+from pd_autoscaler.core.ranks import RankMapping
 from pd_autoscaler.model.node import Role
 
 
@@ -113,6 +114,11 @@ class GuardSettings(Section):
     step_down_max: int = Field(default=1, ge=1)
     fresh_quorum: float = Field(default=0.5, gt=0, le=1)
     """With a smaller share of a role's pages fresh the cycle holds."""
+    pay_back_max_s: float = Field(default=600.0, ge=0, le=86_400)
+    """Longest wait before a shift from one role to the other.
+
+    It is made once it was asked for without a break for as long as it costs: measured seconds of
+    drain, unlink, switch (or start and init) and link. 0 turns the test off."""
 
 
 class NodeSettings(Section):
@@ -126,6 +132,8 @@ class NodeSettings(Section):
     """A draining node that is still busy by then is unlinked all the same."""
     unlink_deadline_s: float = Field(default=30.0, gt=0)
     """Links that are still up by then are cut by force on both ends."""
+    switch_timeout_s: float = Field(default=60.0, gt=0)
+    """A node that has not taken its other role by then has failed."""
     stop_timeout_s: float = Field(default=60.0, gt=0)
     lost_after_s: float = Field(default=30.0, gt=0)
     """A node whose agent and metrics are both silent for so long is lost."""
@@ -136,10 +144,20 @@ class NodeSettings(Section):
 class LinkSettings(Section):
     """How links are made and retried."""
 
+    linker: Literal["datadist", "none"] = "datadist"
+    """Who links nodes: `datadist` their agents, `none` nobody, as engines connect by themselves."""
+    ranks: RankMapping = RankMapping.MODULO
+    """Which accelerator ranks of a decoder and a prompt node are linked: `one_to_one` needs equal
+    counts, `modulo` goes round on the side with fewer, `all_to_all` links each with each."""
+    has_tls: bool = False
+    """Whether the nodes' library links over TLS (`hccn_tool -i N -tls -g host`)."""
     timeout_ms: int = Field(default=3000, ge=200, le=600_000)
     """Handed to the library; 200 is its least, 2000 with TLS (hicann/hixl, `LLMDataDist.md`)."""
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
-    """When the agent stops waiting for a link call; the call itself cannot be ended."""
+    """When the agent stops waiting for a link call; the call itself cannot be ended.
+
+    Where more than 16 calls meet at one rank they run in waves: this, and `timeout_ms`, count once
+    for each."""
     attempts_max: int = Field(default=5, ge=1)
     """After this many failures a pair is an alarm; it is still retried."""
     backoff_s: float = Field(default=1.0, gt=0)
@@ -150,6 +168,9 @@ class LinkSettings(Section):
     """Link calls at once for each endpoint; the library serves 16 at a time."""
     publish_quorum: float = Field(default=1.0, gt=0, le=1)
     """Share of links to published nodes that must be up before a node is published."""
+    probe_period_s: float | None = Field(default=None, ge=1, le=86_400)
+    """How often the controller looks whether prompt nodes' link ports take connections; not given,
+    it never does."""
 
 
 class AgentSettings(Section):
@@ -164,11 +185,12 @@ class AgentSettings(Section):
 
 
 class StaticNode(Section):
-    """One node whose engine and agent already run."""
+    """One node whose engine and agents already run."""
 
     id: NodeId
     role: Role
-    agent_url: HttpUrl
+    agent_urls: tuple[HttpUrl, ...] = Field(min_length=1)
+    """The agent of each accelerator rank, in rank order."""
     metrics_url: HttpUrl
     engine_url: HttpUrl | None = None
     is_standby: bool = False

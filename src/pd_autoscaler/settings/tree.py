@@ -46,6 +46,7 @@ class Settings(Section):
             *relations.of_guard(self.guard),
             *relations.of_links(self.links, self.router),
             *relations.of_places(self.provider, self.router),
+            *relations.of_fleet(self.provider, self.links),
             *relations.of_journal(self.journal, self.guard),
             *relations.of_tokens(self.agent, self.admin),
         ]
@@ -76,6 +77,7 @@ class Settings(Section):
                 init_timeout_s=node.init_timeout_s,
                 drain_deadline_s=node.drain_deadline_s,
                 unlink_deadline_s=node.unlink_deadline_s,
+                switch_timeout_s=node.switch_timeout_s,
                 stop_timeout_s=node.stop_timeout_s,
                 lost_after_s=node.lost_after_s,
                 lost_share_max=node.lost_share_max,
@@ -87,6 +89,8 @@ class Settings(Section):
                 backoff_max_s=links.backoff_max_s,
                 join_deadline_s=links.join_deadline_s,
                 in_flight_max=links.in_flight_max,
+                ranks=links.ranks,
+                is_meshed=links.linker != "none",
             ),
             guard=GuardRules(
                 limits=self.limits(),
@@ -96,5 +100,6 @@ class Settings(Section):
                 step_up_max=guard.step_up_max,
                 step_down_max=guard.step_down_max,
                 fresh_quorum=guard.fresh_quorum,
+                pay_back_max_s=guard.pay_back_max_s,
             ),
         )

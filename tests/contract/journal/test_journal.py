@@ -310,13 +310,15 @@ async def test_what_is_too_old_is_dropped_but_never_the_newest_report(
     old = StopNode("p1")
     (open_intent, ended_intent) = await journal.intend([old, old])
     await journal.ended(ended_intent, Done(old))
-    await journal.append(a_report(cycle=1, alarms=("an old alarm",)))
+    linked = Done(LinkNodes("d1", (PROMPT,)))
+    await journal.append(a_report(cycle=1, alarms=("an old alarm",), outcomes=(linked,)))
     place.now_unix_s += place.keep_s + 100
 
     await journal.append(a_report(cycle=2))
 
     assert [r.cycle for r in await journal.reports(from_unix_s=0, until_unix_s=2e9, limit=9)] == [2]
     assert await _texts(journal) == []
+    assert await journal.link_events("d1", "p1", limit=9) == []
     assert (await journal.remembered()).open_intents == (
         f"stop p1 (intent {open_intent}, 3700 s ago)",
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio.lowlevel
 import pytest
 
+from pd_autoscaler.adapters.journal_schema import APPLICATION_ID, MIGRATIONS
 from pd_autoscaler.adapters.workers import ThreadWorkers
 from pd_autoscaler.errors import ConfigError, TransientError
 from pd_autoscaler.model.node import Role
@@ -18,7 +19,7 @@ from pd_autoscaler.model.plan import DrainNode, StartNode, StopNode
 from pd_autoscaler.model.report import Done
 from tests.support.clock import Clock
 from tests.support.journals import InlineWorkers, Place, in_a_file
-from tests.support.reports import a_busy_report, a_node, a_report, a_snapshot
+from tests.support.reports import START_UNIX_S, a_busy_report, a_node, a_report, a_snapshot
 
 START = StartNode(Role.PROMPT, "run-1")
 
@@ -43,6 +44,54 @@ async def test_everything_outlives_the_controller(place: Place) -> None:
     assert (remembered.epoch, remembered.target, remembered.cycle) == (3, (2, 2), 2)
     assert remembered.open_intents == ("start one prompt node (run-1) (intent 1, 0 s ago)",)
     assert texts[:2] == ["controller started; 1 intents were open", "controller stopped"]
+
+
+async def test_a_journal_of_the_first_schema_is_carried_over_with_all_it_knows(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal.db"
+    old = sqlite3.connect(path)
+    for statement in (
+        *MIGRATIONS[0],
+        "INSERT INTO meta VALUES ('epoch', '7'), ('draining', '[\"p1\"]')",
+        (
+            "INSERT INTO events (at_unix_s, kind, text, data)"
+            f" VALUES ({START_UNIX_S}, 'mode', 'mode paused', '{{}}')"
+        ),
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        "PRAGMA user_version = 1",
+    ):
+        old.execute(statement)
+    old.commit()
+    old.close()
+
+    async with in_a_file(path).open() as journal:
+        remembered = await journal.remembered()
+        before = await journal.link_events("d1", "p1", limit=9)
+        await journal.append(a_busy_report())
+        after = await journal.link_events("d1", "p1", limit=9)
+        texts = [e["text"] for e in await journal.history(limit=99)]
+
+    assert remembered.epoch == 7
+    assert remembered.draining == {"p1"}
+    assert remembered.switching == {}
+    assert (before, [e["code"] for e in after]) == ([], ["LLM_SUCCESS"])
+    assert texts[-1] == "mode paused"
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+async def test_a_pair_is_found_by_an_index_without_reading_every_end(place: Place) -> None:
+    async with place.open() as journal:
+        statements: list[str] = []
+        journal._connection.set_trace_callback(statements.append)
+        await journal.link_events("d1", "p1", limit=3)
+        journal._connection.set_trace_callback(None)
+        (asked,) = [statement for statement in statements if statement.startswith("SELECT")]
+        plan = journal._connection.execute(f"EXPLAIN QUERY PLAN {asked}").fetchall()
+
+    steps = [step[-1] for step in plan]
+    assert not [step for step in steps if step.startswith("SCAN")]
+    assert sum("link_ends_by_pair" in step for step in steps) == 2
 
 
 async def test_whoever_only_reads_leaves_no_start_and_no_stop(place: Place) -> None:
@@ -249,7 +298,7 @@ async def test_a_cancelled_write_is_finished_before_the_file_is_closed(place: Pl
          "it away, a new one is begun")),
         ("CREATE TABLE cats (name)", ("is a database of another program; give journal.path another "
          "value")),
-        ("PRAGMA user_version = 99", ("has schema version 99, this program knows 1; run the newer "
+        ("PRAGMA user_version = 99", ("has schema version 99, this program knows 2; run the newer "
          "program, or move the file away")),
     ],
 )  # fmt: skip

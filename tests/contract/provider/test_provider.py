@@ -25,7 +25,7 @@ from tests.support.supervision import BOUND_S, grown, standin, until
 def spare(node_id: str, role: Role) -> ProvidedNode:
     url = f"http://{node_id}:8000"
     return ProvidedNode(
-        id=node_id, role=role, agent_url=url, metrics_url=f"{url}/metrics", is_standby=True
+        id=node_id, role=role, agent_urls=(url,), metrics_url=f"{url}/metrics", is_standby=True
     )
 
 
@@ -110,17 +110,19 @@ async def test_a_process_node_gets_its_urls_once_it_listens(tmp_path: Path) -> N
         provider = ProcessProvider(url, session=session, timeout_s=BOUND_S)
         await provider.grow(Role.DECODER, "r1")
         (starting,) = await provider.nodes()
-        assert (starting.agent_url, starting.metrics_url, starting.engine_url) == ("", "", "")
+        assert (starting.agent_urls, starting.metrics_url, starting.engine_url) == ((), "", "")
 
         child = await grown(supervisor, Role.DECODER, "r1")
         (listening,) = await provider.nodes()
+        urls = child.urls
+        assert urls is not None
         assert listening == ProvidedNode(
             id="decoder-1",
             role=Role.DECODER,
             request_id="r1",
-            agent_url=child.urls["agent_url"],
-            metrics_url=child.urls["metrics_url"],
-            engine_url=child.urls["engine_url"],
+            agent_urls=urls.agent_urls,
+            metrics_url=urls.metrics_url,
+            engine_url=urls.engine_url,
         )
 
         await provider.remove("decoder-1")
@@ -206,7 +208,7 @@ async def test_a_supervisor_that_is_not_there_has_done_nothing() -> None:
         '[{"id": "a", "role": "mixed"}]',
         '[{"id": "a", "role": ["prompt"]}]',
         '[{"id": 3, "role": "prompt"}]',
-        '[{"id": "a", "role": "prompt", "agent_url": null}]',
+        '[{"id": "a", "role": "prompt", "agent_urls": null}]',
     ],
 )
 async def test_an_answer_that_is_no_list_of_nodes_is_refused(body: str) -> None:

@@ -10,7 +10,7 @@ from pd_autoscaler.errors import TransientError
 from pd_autoscaler.model.facts import ProvidedNode
 from pd_autoscaler.model.node import Role
 
-_TEXTS = ("id", "role", "agent_url", "metrics_url", "engine_url", "request_id")
+_TEXTS = ("id", "role", "metrics_url", "engine_url", "request_id")
 
 
 class ProcessProvider:
@@ -47,12 +47,14 @@ class ProcessProvider:
 def _provided(row: Any, what: str) -> ProvidedNode:
     texts = {name: row.get(name, "") for name in _TEXTS} if isinstance(row, dict) else {}
     is_text = all(isinstance(text, str) for text in texts.values())
-    if not texts.get("id") or not is_text or texts["role"] not in set(Role):
+    agents: Any = row.get("agent_urls", []) if isinstance(row, dict) else None
+    has_agents = isinstance(agents, list) and all(isinstance(url, str) for url in agents)
+    if not texts.get("id") or not is_text or not has_agents or texts["role"] not in set(Role):
         raise TransientError(f"{what}: {str(row)[:200]} is not a node")
     return ProvidedNode(
         id=texts["id"],
         role=Role(texts["role"]),
-        agent_url=texts["agent_url"],
+        agent_urls=tuple(agents),
         metrics_url=texts["metrics_url"],
         engine_url=texts["engine_url"],
         request_id=texts["request_id"],
