@@ -22,20 +22,25 @@ from tests.support.supervision import BOUND_S, until
 pytestmark = pytest.mark.e2e
 
 
+def agent_of(child: Child) -> str:
+    assert child.urls is not None
+    return child.urls.agent_urls[0]
+
+
 async def change(
     session: aiohttp.ClientSession, child: Child, path: str, body: Mapping[str, object]
 ) -> None:
-    async with session.get(f"{child.urls['agent_url']}/v1/state") as answer:
+    async with session.get(f"{agent_of(child)}/v1/state") as answer:
         incarnation = (await answer.json())["incarnation"]
     fenced = {"epoch": 1, "holder": "test", "incarnation": incarnation, "key": path, **body}
-    async with session.post(f"{child.urls['agent_url']}{path}", json=fenced) as answer:
+    async with session.post(f"{agent_of(child)}{path}", json=fenced) as answer:
         text = await answer.text()
         assert answer.status == 200, text
         assert '"failed"' not in text, text
 
 
 async def state(session: aiohttp.ClientSession, child: Child) -> dict[str, Any]:
-    async with session.get(f"{child.urls['agent_url']}/v1/state") as answer:
+    async with session.get(f"{agent_of(child)}/v1/state") as answer:
         said = await answer.json()
     assert isinstance(said, dict)
     return said
@@ -64,7 +69,11 @@ async def serving_cluster() -> AsyncIterator[tuple[Cluster, Child, Child]]:
         }
         await change(session, decoder, "/v1/links", {"clusters": [peer]})
         for child in (prompt, decoder):
-            body = {"id": child.id, "role": child.role.value, "url": child.urls["engine_url"]}
+            body = {
+                "id": child.id,
+                "role": child.role.value,
+                "url": child.urls.engine_url if child.urls else "",
+            }
             async with session.post(f"{cluster.router_url}/nodes", json=body) as answer:
                 assert answer.status == 200
         yield cluster, prompt, decoder

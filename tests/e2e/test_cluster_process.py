@@ -14,6 +14,7 @@ import yaml
 
 from pd_autoscaler.settings import Settings
 from tests.support.cluster import STANDIN_NODES, ClusterProcess, cluster_process
+from tests.support.daemon import QUICK_NODES
 from tests.support.supervision import BOUND_S, is_alive, until_ended
 
 pytestmark = pytest.mark.e2e
@@ -49,6 +50,31 @@ async def test_it_says_where_it_is_and_writes_a_configuration_that_leads_there(
     settings = Settings.model_validate(yaml.safe_load(config.read_text()))
     assert str(settings.provider.url).rstrip("/") == cluster.urls["supervisor_url"]
     assert str(settings.router.url).rstrip("/") == cluster.urls["router_url"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "links"),
+    [
+        (["--ranks", "decoder=2"], ("modulo", "datadist")),
+        (["--ranks", "decoder=2", "--rank-mapping", "all_to_all"], ("all_to_all", "datadist")),
+        (["--ranks", "decoder=2", "--self-connecting"], ("modulo", "none")),
+    ],
+)
+async def test_its_configuration_tells_how_ranks_pair_and_who_links(
+    tmp_path: Path, arguments: list[str], links: tuple[str, str]
+) -> None:
+    config = tmp_path / "controller.yaml"
+    given = (*QUICK_NODES, "--stdin-eof", "--config-out", str(config), *arguments)
+    async with cluster_process(*given) as cluster:
+        nodes = await listening_nodes(cluster, 2)
+        await cluster.end_input()
+        summary = await cluster.line()
+
+    counts = {node["role"]: len(node["agent_urls"]) for node in nodes}
+    assert counts == {"prompt": 1, "decoder": 2}
+    settings = Settings.model_validate(yaml.safe_load(config.read_text()))
+    assert (settings.links.ranks, settings.links.linker) == links
+    assert summary["links_leaked"] == 0
 
 
 @pytest.mark.parametrize("end", ["end of input", "SIGTERM", "SIGINT"])
@@ -95,7 +121,7 @@ async def test_a_load_begins_when_it_is_asked_for_and_its_failures_are_named() -
             for node in nodes:  # Stand-ins have no completions: they answer 404.
                 body = {"id": node["id"], "role": node["role"], "url": node["engine_url"]}
                 await session.post(f"{cluster.urls['router_url']}/nodes", json=body)
-            async with session.post(f"{cluster.urls['cluster_url']}/load") as answer:
+            async with session.post(f"{cluster.urls['cluster_url']}/load", json={}) as answer:
                 assert answer.status == 202
         with anyio.fail_after(BOUND_S):
             while not (await got(f"{cluster.urls['cluster_url']}/load"))["failed"]:
@@ -113,11 +139,29 @@ async def test_a_load_begins_when_it_is_asked_for_and_its_failures_are_named() -
     assert failure == {"stage": "prompt", "code": "http_404", "node_id": prompt, "count": offered}
 
 
+async def test_nothing_that_a_web_page_may_post_unasked_changes_it() -> None:
+    posts = {"supervisor_url": "/nodes", "router_url": "/nodes", "cluster_url": "/load"}
+    async with (
+        cluster_process(*STANDIN_NODES, "--stdin-eof") as cluster,
+        aiohttp.ClientSession() as session,
+    ):
+        for name, path in posts.items():
+            url = cluster.urls[name] + path
+            async with session.post(url, data="{}", headers={"Content-Type": "text/plain"}) as said:
+                assert said.status == 415
+                assert "Content-Type: application/json" in (await said.json())["error"]
+        assert (await got(f"{cluster.urls['cluster_url']}/load"))["state"] == "waiting"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--trace", "/no/such/trace"], "/no/such/trace: cannot be read"),
         (["--nodes", "prompt=many"], "write counts such as"),
+        (["--ranks", "prompt=0"], "give a prompt 1 to 64"),
+        (["--ranks", "prompt"], "write counts such as"),
+        (["--rank-mapping", "random"], "give one_to_one, modulo, all_to_all"),
+        (["--rank-mapping", "one_to_one", "--ranks", "prompt=2"], "give equal --ranks"),
         (["--trace", __file__], ":1: is not a known trace format"),
         (["--speed", "0", "--trace", "TRACE"], "speed is 0.0"),
     ],

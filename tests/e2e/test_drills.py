@@ -6,27 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import Daemon, bed, daemon, serving
+from tests.support.daemon import bed, daemon, serving
+from tests.support.settling import settled
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
-
-
-async def settled(running: Daemon, prompt: int, decoder: int) -> set[str]:
-    """Wait until exactly so many nodes of each role serve, all linked; name them."""
-
-    def is_so(state: dict[str, object]) -> bool:
-        nodes, links = state["nodes"], state["links"]
-        assert isinstance(nodes, list)
-        assert isinstance(links, dict)
-        return (
-            len(serving(state, "prompt")) == prompt
-            and len(serving(state, "decoder")) == decoder
-            and len(nodes) == prompt + decoder
-            and links["linked"] == prompt * decoder
-        )
-
-    state = await running.until(is_so, f"{prompt} prompt and {decoder} decoder nodes serve")
-    return serving(state, "prompt") | serving(state, "decoder")
 
 
 def without(gone: str) -> Callable[[dict[str, Any]], bool]:

@@ -47,6 +47,7 @@ async def test_the_answer_says_where_the_kv_is() -> None:
             "do_remote_decode": False,
             "remote_engine_id": "p7",
             "remote_cluster_id": 70,
+            "remote_cluster_ids": [70],
             "remote_host": "127.0.0.1",
             "remote_port": port,
             "request_id": "p7-1",

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ class Run:
         found = [self.process.pid]
         for pid in found:
             for task in Path(f"/proc/{pid}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
+                with suppress(FileNotFoundError):  # A thread may end while it is looked at.
+                    found += map(int, (task / "children").read_text().split())
         return found
 
 

@@ -17,6 +17,7 @@ from tests.support.supervision import grown, is_alive, standin, until
 
 pytestmark = pytest.mark.e2e
 
+JSON = {"Content-Type": "application/json"}
 QUICK = SupervisorLimits(start_s=20, grace_s=0.2)
 
 
@@ -26,10 +27,11 @@ async def test_a_node_is_listed_while_it_starts_and_listens_and_not_when_it_has_
     async with supervising(standin(), work_dir=tmp_path) as supervisor:
         node_id = supervisor.grow(Role.PROMPT, "a")
         (child,) = supervisor.nodes
-        assert (child.id, child.state, dict(child.urls)) == ("prompt-1", ChildState.STARTING, {})
+        assert (child.id, child.state, child.urls) == ("prompt-1", ChildState.STARTING, None)
 
         await until(supervisor, lambda: child.state is ChildState.RUNNING)
-        assert set(child.urls) == {"agent_url", "engine_url", "metrics_url"}
+        assert child.urls is not None
+        assert len(child.urls.agent_urls) == 1
         assert is_alive(child.pid)
 
         supervisor.remove(node_id)
@@ -68,6 +70,19 @@ async def test_names_and_cluster_ids_are_never_used_again(tmp_path: Path) -> Non
 
     assert (first.id, second.id) == ("prompt-1", "decoder-2")
     assert (first.cluster_id, second.cluster_id) == ((0x7F000001 << 32) | 1, (0x7F000001 << 32) | 2)
+
+
+async def test_a_node_has_an_id_for_each_of_its_ranks_and_shares_none(tmp_path: Path) -> None:
+    ranks = {Role.PROMPT: 2, Role.DECODER: 3}
+    async with supervising(standin(), work_dir=tmp_path, ranks=ranks) as supervisor:
+        children = [
+            await grown(supervisor, role, request_id)
+            for role, request_id in ((Role.DECODER, "a"), (Role.PROMPT, "b"), (Role.DECODER, "c"))
+        ]
+
+    ids = [cluster_id for child in children for cluster_id in child.cluster_ids]
+    assert [len(child.cluster_ids) for child in children] == [3, 2, 3]
+    assert len(set(ids)) == len(ids) == 8
 
 
 async def test_a_killed_node_is_recorded_with_its_signal_and_leaves_the_list(
@@ -219,11 +234,14 @@ async def test_the_api_lists_grows_removes_and_tells_what_ended(tmp_path: Path) 
         assert await answer(client, "POST", "/nodes", **asked) == (202, {"id": "prompt-1"})
         (child,) = supervisor.nodes
         await until(supervisor, lambda: child.state is ChildState.RUNNING)
+        assert child.urls is not None
         listed = {
             "id": "prompt-1",
             "role": "prompt",
             "request_id": "a",
-            **child.urls,
+            "agent_urls": list(child.urls.agent_urls),
+            "engine_url": child.urls.engine_url,
+            "metrics_url": child.urls.metrics_url,
             "pid": child.pid,
             "state": "running",
         }
@@ -235,6 +253,19 @@ async def test_the_api_lists_grows_removes_and_tells_what_ended(tmp_path: Path) 
         async with client.get("/ended") as response:
             (end,) = await response.json()
         assert (end["id"], end["how"], end["is_unasked"]) == ("prompt-1", "removed", False)
+
+
+async def test_what_a_web_page_could_post_unasked_begins_nothing(tmp_path: Path) -> None:
+    body = b'{"role": "prompt", "request_id": "a"}'
+    async with (
+        supervising(standin(), work_dir=tmp_path) as supervisor,
+        served(supervisor_app(supervisor)) as url,
+        aiohttp.ClientSession() as client,
+        client.post(f"{url}/nodes", data=body, headers={"Content-Type": "text/plain"}) as response,
+    ):
+        assert response.status == 415
+        assert "application/json" in (await response.json())["error"]
+        assert supervisor.nodes == ()
 
 
 @pytest.mark.parametrize(
@@ -255,7 +286,7 @@ async def test_a_wrong_request_begins_nothing(tmp_path: Path, body: bytes) -> No
         supervising(standin(), work_dir=tmp_path) as supervisor,
         served(supervisor_app(supervisor)) as url,
         aiohttp.ClientSession() as client,
-        client.post(f"{url}/nodes", data=body) as response,
+        client.post(f"{url}/nodes", data=body, headers=JSON) as response,
     ):
         assert response.status == 400
         assert "give" in (await response.json())["error"]

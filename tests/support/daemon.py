@@ -154,15 +154,29 @@ async def until(
 
 
 @asynccontextmanager
-async def bed(tmp_path: Path, *, nodes: str, request_per_s: float = 4.0) -> AsyncIterator[Bed]:
-    """Run a cluster of quick nodes under a light steady load, without a controller yet."""
+async def bed(
+    tmp_path: Path,
+    *arguments: str,
+    nodes: str,
+    request_per_s: float = 4.0,
+    requests: int = 200,
+) -> AsyncIterator[Bed]:
+    """Run a cluster of quick nodes under a light steady load, without a controller yet.
+
+    `arguments` go to the cluster as they are.
+    """
     trace = tmp_path / "light.csv"
-    rows = (f"2024-01-01 00:00:{k / request_per_s:09.6f},200,60" for k in range(200))
+    seconds = (k / request_per_s for k in range(requests))
+    rows = (
+        f"2024-01-01 {int(s // 3600):02}:{int(s // 60) % 60:02}:{s % 60:09.6f},200,60"
+        for s in seconds
+    )
     trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "\n".join(rows) + "\n")
     config = tmp_path / "pd-autoscaler.yaml"
-    arguments = ("--load-when-ready", "--nodes", nodes, "--config-out", str(config))
+    arguments = (*arguments, "--load-when-ready", "--nodes", nodes, "--config-out", str(config))
+    load = ("--trace", str(trace), "--for", "3600")
     async with (
-        cluster_process(*arguments, "--trace", str(trace), "--for", "600", *QUICK_NODES) as cluster,
+        cluster_process(*arguments, *load, *QUICK_NODES) as cluster,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WITHIN_S)) as session,
     ):
         made = Bed(cluster, config, session)

@@ -67,7 +67,9 @@ class Link:
 
     def pull_blocks(self, source: KvSource) -> None:
         if not self.is_linked:
-            raise DataDistError(f"cluster {source.cluster_id} is not linked", "LLM_NOT_YET_LINK")
+            raise DataDistError(
+                f"cluster {source.cluster_ids[0]} is not linked", "LLM_NOT_YET_LINK"
+            )
         error = self.fails(source)
         if error is not None:
             raise error
@@ -108,7 +110,7 @@ class Bench:
     async def prompt(
         self, profile: EngineProfile = TINY, *, node_id: str = "p1", cluster_id: int = 1
     ) -> Served:
-        identity = Identity(node_id, cluster_id, LOOPBACK, 0, "tiny")
+        identity = Identity(node_id, (cluster_id,), LOOPBACK, 0, "tiny")
         metrics = EngineMetrics(profile, model="tiny", length_max=4096)
         engine = PromptEngine(engine_id=node_id, profile=profile, metrics=metrics)
         url = await self._serve(prompt_app(engine, identity, metrics), identity)
@@ -131,7 +133,7 @@ class Bench:
             session=self.session,
             group=self._group,
         )
-        identity = Identity(node_id, cluster_id, LOOPBACK, 0, "tiny")
+        identity = Identity(node_id, (cluster_id,), LOOPBACK, 0, "tiny")
         metrics = EngineMetrics(profile, model="tiny", length_max=4096)
         engine = DecoderEngine(profile=profile, metrics=metrics, puller=puller, stride=stride)
         url = await self._serve(decoder_app(engine, identity, metrics), identity)

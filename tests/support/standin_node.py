@@ -16,7 +16,8 @@ from aiohttp import web
 
 async def serve(args: argparse.Namespace) -> None:
     async def entities(_: web.Request) -> web.Response:
-        return web.json_response({"cluster_id": int(args.cluster_id), "entities": []})
+        ids = range(int(args.cluster_id), int(args.cluster_id) + args.ranks)
+        return web.json_response({"entities": {str(cluster_id): [] for cluster_id in ids}})
 
     app = web.Application()
     app.router.add_get("/sim/entities", entities)
@@ -25,7 +26,7 @@ async def serve(args: argparse.Namespace) -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    urls = {"agent_url": url, "engine_url": url, "metrics_url": f"{url}/metrics"}
+    urls = {"agent_urls": [url], "engine_url": url, "metrics_url": f"{url}/metrics"}
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     if args.behave != "deaf":
@@ -50,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--node-id", "--role", "--cluster-id"):
         parser.add_argument(name, required=True)
+    parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--behave", default="well")
     args = parser.parse_args()
     if args.behave == "exit":

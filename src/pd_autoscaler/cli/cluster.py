@@ -5,7 +5,21 @@ from typing import Annotated
 
 import typer
 
-from pd_autoscaler.cli.run import ForS, Seed, Speed, StartS, SummaryFile, TokensMax, Trace, WorkDir
+from pd_autoscaler.cli.run import (
+    MODULO,
+    ONE_RANK,
+    ForS,
+    RankPairing,
+    Ranks,
+    Seed,
+    SelfConnecting,
+    Speed,
+    StartS,
+    SummaryFile,
+    TokensMax,
+    Trace,
+    WorkDir,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -13,7 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command()(cluster)
 
 
-def cluster(
+def cluster(  # noqa: PLR0913  # Each parameter is an option of the command.
     *,
     config_out: Annotated[
         Path, typer.Option("--config-out", help="Where to write the controller's settings.")
@@ -26,6 +40,9 @@ def cluster(
     nodes: Annotated[
         str, typer.Option("--nodes", help="Nodes to begin with.")
     ] = "prompt=1,decoder=1",
+    ranks: Ranks = ONE_RANK,
+    rank_mapping: RankPairing = MODULO,
+    self_connecting: SelfConnecting = False,
     summary: SummaryFile = None,
     work_dir: WorkDir = None,
     start_s: StartS = None,
@@ -43,6 +60,9 @@ def cluster(
 
     arguments = ["--load-when-ready", f"--config-out={config_out}", f"--nodes={nodes}"]
     arguments += [f"--seed={seed}", f"--speed={speed}"]
+    arguments += [f"--ranks={ranks}", f"--rank-mapping={rank_mapping}"]
+    if self_connecting:
+        arguments.append("--self-connecting")
     for name, value in (
         ("--trace", trace),
         ("--for", for_s),

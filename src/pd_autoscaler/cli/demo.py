@@ -26,6 +26,7 @@ from pd_autoscaler.embedded.engine_listen import LOOPBACK, bound_socket
 from pd_autoscaler.embedded.hosted import HostedCluster, hosted_cluster
 from pd_autoscaler.embedded.ledger import Ledger
 from pd_autoscaler.embedded.outputs import check_file, folder, written
+from pd_autoscaler.embedded.shape import Shape, shape_of
 from pd_autoscaler.errors import ConfigError, PermanentError, TransientError
 from pd_autoscaler.policies.registry import load_policy
 from pd_autoscaler.settings import Settings
@@ -46,7 +47,14 @@ class Options:
     summary: Path | None
     work_dir: Path | None
     port: int
+    ranks: str
+    rank_mapping: str
+    self_connecting: bool
     start_s: float | None
+
+    def shape(self) -> Shape:
+        """Return what the nodes are like; raises ConfigError for what makes no sense."""
+        return shape_of(self.ranks, self.rank_mapping, is_self_connecting=self.self_connecting)
 
     def check(self) -> None:
         """Raise ConfigError for what would only fail after everything has started."""
@@ -61,6 +69,7 @@ class Options:
         if self.policy is not None:
             load_policy(self.policy, {})
         _check_port(self.port)
+        self.shape()
         if self.summary is not None:
             check_file("--summary", self.summary)
 
@@ -68,6 +77,9 @@ class Options:
         """Return the arguments of the cluster's process."""
         arguments = ["--load-when-ready", "--seed", str(self.seed), "--speed", str(self.speed)]
         arguments += ["--work-dir", str(work_dir)]
+        arguments += [f"--ranks={self.ranks}", f"--rank-mapping={self.rank_mapping}"]
+        if self.self_connecting:
+            arguments.append("--self-connecting")
         if self.trace is not None:
             arguments += ["--trace", str(self.trace)]
         if self.for_s is not None:
@@ -147,7 +159,8 @@ async def _run(options: Options, work_dir: Path) -> None:
 
 def _settings(options: Options, cluster: HostedCluster, work_dir: Path) -> Settings:
     """Write the settings where a reader would look for them, and load them from there."""
-    values = configuration(cluster.supervisor_url, cluster.router_url)
+    links = options.shape().links()
+    values = configuration(cluster.supervisor_url, cluster.router_url, links=links)
     values["journal"] = {"path": str(work_dir / "journal.sqlite")}
     values["admin"] = {"port": options.port}
     path = work_dir / "pd-autoscaler.yaml"

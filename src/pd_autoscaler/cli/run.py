@@ -38,6 +38,18 @@ WorkDir = Annotated[
         "--work-dir", help="Keep journal and node logs here instead of a temporary place."
     ),
 ]
+Ranks = Annotated[str, typer.Option("--ranks", help="Accelerator ranks of a node of each role.")]
+RankPairing = Annotated[
+    str,
+    typer.Option(
+        "--rank-mapping", help="How ranks pair: one_to_one, modulo (round robin) or all_to_all."
+    ),
+]
+SelfConnecting = Annotated[
+    bool, typer.Option("--self-connecting", help="Engines that connect by themselves: no links.")
+]
+ONE_RANK = "prompt=1,decoder=1"
+MODULO = "modulo"
 Port = Annotated[int, typer.Option("--port", help="Of the page and admin API; 0: a free one.")]
 StartS = Annotated[
     # For tests: what a node takes to start is part of what a run shows.
@@ -50,7 +62,7 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
 
 
-def run(
+def run(  # noqa: PLR0913  # Each parameter is an option of the command.
     *,
     config: Config = None,
     trace: Trace = None,
@@ -62,6 +74,9 @@ def run(
     summary: SummaryFile = None,
     work_dir: WorkDir = None,
     port: Port = 0,
+    ranks: Ranks = ONE_RANK,
+    rank_mapping: RankPairing = MODULO,
+    self_connecting: SelfConnecting = False,
     start_s: StartS = None,
 ) -> None:
     """Run the controller.
@@ -83,6 +98,9 @@ def run(
             "--speed": speed if speed != 1.0 else None,
             "--seed": seed or None,
             "--port": port or None,
+            "--ranks": ranks if ranks != ONE_RANK else None,
+            "--rank-mapping": rank_mapping if rank_mapping != MODULO else None,
+            "--self-connecting": self_connecting or None,
             "--start-s": start_s,
         }
         wrong = [name for name, value in given.items() if value is not None]
@@ -104,6 +122,9 @@ def run(
             summary=summary,
             work_dir=work_dir,
             port=port,
+            ranks=ranks,
+            rank_mapping=rank_mapping,
+            self_connecting=self_connecting,
             start_s=start_s,
         )
     )

@@ -3,7 +3,7 @@
 import json
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,6 @@ from pd_autoscaler.model.node import Role
 
 _LINE_MAX_BYTES = 65_536
 _TAIL_BYTES = 2_000
-_URLS = ("agent_url", "engine_url", "metrics_url")
 
 
 class ChildState(StrEnum):
@@ -36,19 +35,38 @@ class End(StrEnum):
     START_FAILED = "start_failed"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Urls:
+    """Where a node listens: an agent for each rank, one engine, one metrics page."""
+
+    agent_urls: tuple[str, ...]
+    engine_url: str
+    metrics_url: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Child:
-    """One node; `pid` is 0 until its process exists, `urls` is empty until it listens."""
+    """One node; `pid` is 0 until its process exists, `urls` is None until it listens.
+
+    Its ranks have the LLM-DataDist ids from `cluster_id` on. `role` is the one that it was started
+    in: it may have switched since, which only it can tell.
+    """
 
     id: str
     role: Role
     request_id: str
     cluster_id: int
     began_s: float
+    ranks: int = 1
     pid: int = 0
     state: ChildState = ChildState.STARTING
-    urls: Mapping[str, str] = field(default_factory=dict)
+    urls: Urls | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    @property
+    def cluster_ids(self) -> range:
+        """Its ranks' ids."""
+        return range(self.cluster_id, self.cluster_id + self.ranks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +121,8 @@ def output_of(process: Process) -> BufferedByteReceiveStream:
 
 async def listening(
     process: Process, lines: BufferedByteReceiveStream, node_id: str, *, start_s: float
-) -> Mapping[str, str]:
-    """Wait for the line in which a node says where it listens; return its URLs by name.
+) -> Urls:
+    """Wait for the line in which a node says where it listens.
 
     Raises StartError when the line is wrong, late, or the output ends before it.
     """
@@ -123,17 +141,24 @@ async def listening(
     return _urls(line, node_id)
 
 
-def _urls(line: bytes, node_id: str) -> Mapping[str, str]:
+def _urls(line: bytes, node_id: str) -> Urls:
     try:
         said = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise StartError(f"said {line[:200]!r} instead of a JSON object") from error
     if not isinstance(said, dict) or said.get("node_id") != node_id:
         raise StartError(f"said {line[:200]!r}, which is not the object of {node_id}")
-    urls = {name: str(said.get(name)) for name in _URLS}
-    if not all(url.startswith("http://") for url in urls.values()):
-        raise StartError(f"said {line[:200]!r}, which lacks one of {', '.join(_URLS)}")
-    return urls
+    agents, engine, metrics = (
+        said.get("agent_urls"),
+        said.get("engine_url"),
+        said.get("metrics_url"),
+    )
+    urls = [*agents, engine, metrics] if isinstance(agents, list) and agents else [None]
+    if not all(isinstance(url, str) and url.startswith("http://") for url in urls):
+        raise StartError(f"said {line[:200]!r}, which lacks agent_urls, engine_url or metrics_url")
+    return Urls(
+        agent_urls=tuple(map(str, urls[:-2])), engine_url=str(engine), metrics_url=str(metrics)
+    )
 
 
 async def drained(lines: BufferedByteReceiveStream) -> None:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import anyio
 from aiohttp import web
 
+from pd_autoscaler.embedded.json_only import json_only
 from pd_autoscaler.embedded.load import Load, LoadLimits, LoadNumbers, LoadState
 from pd_autoscaler.embedded.router import EmbeddedRouter
 from pd_autoscaler.embedded.summary import Summary, count_leaked, summarised
@@ -27,10 +28,11 @@ from pd_autoscaler.workload.request import Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
-    """What a cluster is made of: the command of its nodes, how many it begins with, bounds."""
+    """What a cluster is made of: its nodes' command and ranks, how many it begins with, bounds."""
 
     command: Command = field(default_factory=node_command)
     nodes: Mapping[Role, int] = field(default_factory=lambda: dict.fromkeys(Role, 1))
+    ranks: Mapping[Role, int] = field(default_factory=lambda: dict.fromkeys(Role, 1))
     work_dir: Path | None = None
     supervisor: SupervisorLimits = field(default_factory=SupervisorLimits)
     load: LoadLimits = field(default_factory=LoadLimits)
@@ -103,7 +105,7 @@ def cluster_app(cluster: Cluster) -> web.Application:
 
     GET /load gives the running numbers, POST /load asks for the load to begin (202), DELETE /load
     for its end (202; with ?drop=1 no answer is waited for), GET /summary looks at the links and
-    sums up.
+    sums up. A POST must be JSON (else 415).
     """
 
     async def numbers(_: web.Request) -> web.Response:
@@ -123,7 +125,7 @@ def cluster_app(cluster: Cluster) -> web.Application:
         await cluster.look_at_links()
         return web.json_response(cluster.summary().wire())
 
-    app = web.Application()
+    app = web.Application(middlewares=[json_only])
     app.router.add_get("/load", numbers)
     app.router.add_post("/load", begin)
     app.router.add_delete("/load", end)
@@ -144,7 +146,12 @@ async def running_cluster(options: ClusterOptions) -> AsyncIterator[Cluster]:
         router = EmbeddedRouter()
         router_url = await stack.enter_async_context(router.listening())
         supervisor = await stack.enter_async_context(
-            supervising(options.command, work_dir=work_dir, limits=options.supervisor)
+            supervising(
+                options.command,
+                work_dir=work_dir,
+                limits=options.supervisor,
+                ranks=options.ranks,
+            )
         )
         load = Load(router_url, killed_at_s=supervisor.killed_at_s, limits=options.load)
         cluster = Cluster(supervisor, router, load)

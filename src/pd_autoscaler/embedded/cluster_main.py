@@ -14,15 +14,18 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import yaml
 
+from pd_autoscaler.core.ranks import RankMapping
 from pd_autoscaler.embedded.cluster import Cluster, ClusterOptions, running_cluster
 from pd_autoscaler.embedded.demo import configuration
 from pd_autoscaler.embedded.load import LoadLimits
 from pd_autoscaler.embedded.outputs import check_file, folder, written
+from pd_autoscaler.embedded.shape import counts_of, shape_of
 from pd_autoscaler.embedded.summary import Summary
 from pd_autoscaler.embedded.supervisor import SupervisorLimits, node_command
 from pd_autoscaler.engine_model.profile import DEMO
@@ -89,15 +92,9 @@ def _page_port() -> int:
     raise ConfigError("no port is free on 127.0.0.1: end something that listens there")
 
 
-def counts_of(text: str) -> Mapping[Role, int]:
-    """Read node counts such as `prompt=1,decoder=2`; raises ConfigError for anything else."""
-    counts: dict[Role, int] = {}
-    for part in text.split(","):
-        name, _, number = part.partition("=")
-        role = name.strip()
-        if role not in set(Role) or role in counts or not number.strip().isdecimal():
-            raise ConfigError(f"--nodes {text!r}: write counts such as prompt=1,decoder=1")
-        counts[Role(role)] = int(number)
+def _nodes(text: str) -> Mapping[Role, int]:
+    """Read node counts; raises ConfigError for what makes no sense."""
+    counts = counts_of("--nodes", text)
     if sum(counts.values()) > SupervisorLimits().nodes_max:
         raise ConfigError(f"--nodes {text!r}: give at most {SupervisorLimits().nodes_max} in all")
     return counts
@@ -142,9 +139,14 @@ def run(
         speed=options.speed,
         tokens_max=options.tokens_max,
     )
+    shape = shape_of(
+        options.ranks, options.rank_mapping, is_self_connecting=options.self_connecting
+    )
+    program = shlex.split(options.node_command) or None
     made_of = ClusterOptions(
-        command=node_command(program=shlex.split(options.node_command) or None),
-        nodes=counts_of(options.nodes),
+        command=node_command(*shape.node_arguments(), program=program),
+        nodes=_nodes(options.nodes),
+        ranks=shape.ranks,
         work_dir=folder("--work-dir", options.work_dir) if options.work_dir else None,
         load=LoadLimits(open_max=options.open_max, drain_s=options.drain_s),
     )
@@ -155,7 +157,8 @@ def run(
         if file is not None:
             check_file(option, file)
     try:
-        summary = anyio.run(_run, options, made_of, requests, on_ready, on_told).wire()
+        carried = _Carried(made_of, shape.links(), requests)
+        summary = anyio.run(_run, options, carried, on_ready, on_told).wire()
     except* (PdAutoscalerError, OSError) as group:
         raise _first(group) from None
     if options.summary_out:
@@ -164,16 +167,25 @@ def run(
     return summary
 
 
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    """A checked command line: the cluster, what the controller must know of its links, the load."""
+
+    made_of: ClusterOptions
+    links: Mapping[str, str]
+    requests: Iterator[Request]
+
+
 async def _run(
     options: argparse.Namespace,
-    made_of: ClusterOptions,
-    requests: Iterator[Request],
+    carried: _Carried,
     on_ready: Callable[[Mapping[str, str]], None],
     on_told: Callable[[int], None],
 ) -> Summary:
-    async with running_cluster(made_of) as cluster:
+    async with running_cluster(carried.made_of) as cluster:
         if options.config_out:
-            values = configuration(cluster.supervisor_url, cluster.router_url)
+            urls = (cluster.supervisor_url, cluster.router_url)
+            values = configuration(*urls, links=carried.links)
             # A journal of its own: mode and target of an earlier cluster are not this one's.
             port = cluster.supervisor_url.rpartition(":")[2]
             journal = options.config_out.absolute().parent / f"pd-autoscaler-{port}.sqlite"
@@ -188,7 +200,7 @@ async def _run(
                 "cluster_url": cluster.cluster_url,
             }
         )
-        await _until_told(cluster, requests, options, on_told)
+        await _until_told(cluster, carried.requests, options, on_told)
     return cluster.summary()
 
 
@@ -260,6 +272,9 @@ def parser() -> argparse.ArgumentParser:
     add("--for", dest="for_s", type=float, default=float("inf"), help="seconds of load")
     add("--seed", type=int, default=0, help="of the generated workload")
     add("--nodes", default="prompt=1,decoder=1", help="how many nodes to begin with")
+    add("--ranks", default="prompt=1,decoder=1", help="how many ranks a node of each role has")
+    add("--rank-mapping", default=RankMapping.MODULO.value, help="how ranks of two nodes pair")
+    add("--self-connecting", action="store_true", help="engines that need no links")
     add("--open-max", type=int, default=1000, help="open requests; more are refused and counted")
     add("--drain", dest="drain_s", type=float, default=60.0, help="seconds to wait at the end")
     add("--config-out", type=Path, help="write the controller's settings here (YAML)")

@@ -1,6 +1,7 @@
 """The controller's settings for the embedded cluster: made for looking at, not for production."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 DEMO: Mapping[str, Mapping[str, Any]] = {
@@ -41,11 +42,20 @@ DEMO: Mapping[str, Mapping[str, Any]] = {
 }
 """Seconds are real ones: a start takes a few, so windows and cooldowns are short."""
 
+_AS_USUAL: Mapping[str, Any] = MappingProxyType({})
 
-def configuration(supervisor_url: str, router_url: str) -> dict[str, dict[str, Any]]:
-    """Return a whole configuration that leads a controller to this cluster."""
-    return {
+
+def configuration(
+    supervisor_url: str, router_url: str, *, links: Mapping[str, Any] = _AS_USUAL
+) -> dict[str, dict[str, Any]]:
+    """Return a whole configuration that leads a controller to this cluster.
+
+    `links` goes over the demonstration's own, such as how its nodes' ranks are paired.
+    """
+    values: dict[str, dict[str, Any]] = {
         "provider": {"kind": "process", "url": supervisor_url},
         "router": {"kind": "builtin", "url": router_url},
         **{name: dict(section) for name, section in DEMO.items()},
     }
+    values["links"].update(links)
+    return values

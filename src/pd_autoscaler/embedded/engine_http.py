@@ -27,10 +27,13 @@ WORD = " tok"
 
 @dataclass(slots=True)
 class Identity:
-    """What a node's engine says of itself; the address is where it can be reached."""
+    """What a node's engine says of itself; the address is where it can be reached.
+
+    `cluster_ids` are its ranks' LLM-DataDist ids, in rank order.
+    """
 
     node_id: str
-    cluster_id: int
+    cluster_ids: tuple[int, ...]
     host: str
     port: int
     model: str
@@ -41,6 +44,20 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def prompt_app(engine: PromptEngine, identity: Identity, metrics: EngineMetrics) -> web.Application:
     """Serve a prompt engine; run it with `handler_cancellation=True`."""
+    app = engine_app(identity, metrics, prompt_completion(engine, identity))
+    add_release(app, engine)
+    return app
+
+
+def decoder_app(
+    engine: DecoderEngine, identity: Identity, metrics: EngineMetrics
+) -> web.Application:
+    """Serve a decoder engine; run it with `handler_cancellation=True`."""
+    return engine_app(identity, metrics, decoder_completion(engine, identity))
+
+
+def prompt_completion(engine: PromptEngine, identity: Identity) -> Handler:
+    """Return what answers completions on a prompt node: where the KV is, and one token."""
 
     async def complete(http: web.Request) -> web.StreamResponse:
         request = await _read(http)
@@ -49,7 +66,7 @@ def prompt_app(engine: PromptEngine, identity: Identity, metrics: EngineMetrics)
         request_id = await engine.prefill(request)
         source = KvSource(
             engine_id=identity.node_id,
-            cluster_id=identity.cluster_id,
+            cluster_ids=identity.cluster_ids,
             host=identity.host,
             port=identity.port,
             request_id=request_id,
@@ -60,6 +77,12 @@ def prompt_app(engine: PromptEngine, identity: Identity, metrics: EngineMetrics)
         body["kv_transfer_params"] = source.wire()
         return web.json_response(body)
 
+    return complete
+
+
+def add_release(app: web.Application, engine: PromptEngine) -> None:
+    """Let decoders say which KV they have pulled, or never will."""
+
     async def release(http: web.Request) -> web.Response:
         body = await _json(http)
         request_id = body.get("request_id") if isinstance(body, dict) else None
@@ -69,15 +92,11 @@ def prompt_app(engine: PromptEngine, identity: Identity, metrics: EngineMetrics)
             return web.json_response({"request_id": request_id})
         return web.json_response({"error": f"{request_id} is not held here"}, status=404)
 
-    app = _app(identity, metrics, complete)
     app.router.add_post("/v1/kv/release", release)
-    return app
 
 
-def decoder_app(
-    engine: DecoderEngine, identity: Identity, metrics: EngineMetrics
-) -> web.Application:
-    """Serve a decoder engine; run it with `handler_cancellation=True`.
+def decoder_completion(engine: DecoderEngine, identity: Identity) -> Handler:
+    """Return what answers completions on a decoder: the tokens.
 
     The answer's header is sent once the KV is here: until then a failure has a status of its own.
     """
@@ -95,19 +114,22 @@ def decoder_app(
         except PullError as error:
             return _pull_failed(request, identity, error)
 
-    return _app(identity, metrics, complete)
+    return complete
 
 
 def _pull_failed(request: Completion, identity: Identity, error: PullError) -> web.Response:
     """Name both nodes and the library's code."""
     source = request.source
+    cluster_id = error.cluster_id
+    if cluster_id is None and source is not None:
+        cluster_id = source.cluster_ids[0]
     body = {
         "error": f"KV was not pulled: {error}",
         "node_id": identity.node_id,
         "stage": "pull",
         "code": error.code,
         "prompt_node_id": source.engine_id if source else None,
-        "prompt_cluster_id": source.cluster_id if source else None,
+        "prompt_cluster_id": cluster_id,
     }
     return web.json_response(body, status=502)
 
@@ -172,8 +194,8 @@ def _usage(request: Completion, tokens: int) -> dict[str, int]:
     }
 
 
-def _app(identity: Identity, metrics: EngineMetrics, complete: Handler) -> web.Application:
-    """Build what both roles share."""
+def engine_app(identity: Identity, metrics: EngineMetrics, complete: Handler) -> web.Application:
+    """Build what both roles share around what answers completions."""
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(body=metrics.page(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -18,18 +18,35 @@ RELEASE_TIMEOUT = aiohttp.ClientTimeout(total=5.0, sock_connect=1.0)
 
 
 class PullError(Exception):
-    """The KV did not come; `code` is the library's status name, or says what stood in the way."""
+    """The KV did not come; `code` is the library's status name, or says what stood in the way.
 
-    def __init__(self, message: str, *, code: str) -> None:
+    `cluster_id` is the prompt's endpoint that it did not come from, None where it was not one.
+    """
+
+    def __init__(self, message: str, *, code: str, cluster_id: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.cluster_id = cluster_id
+
+
+class RankPullError(DataDistError):
+    """One rank's pull failed: over which pair, the library's code, and after how many seconds."""
+
+    def __init__(
+        self, message: str, code: str, *, rank: int, cluster_id: int, lasted_s: float
+    ) -> None:
+        super().__init__(message, code)
+        self.rank = rank
+        self.cluster_id = cluster_id
+        self.lasted_s = lasted_s
 
 
 class LinkPuller:
     """Pulls through the library off the event loop, under a deadline.
 
     `pull_blocks` blocks until the KV of a source is here, or raises DataDistError (or
-    RuntimeError, before the library is initialised). `group` owns what runs in the background.
+    RuntimeError, before the library is initialised). `on_failed` is told of each pair that the
+    library failed on. `group` owns what runs in the background.
     """
 
     def __init__(
@@ -39,18 +56,23 @@ class LinkPuller:
         workers: Workers,
         session: aiohttp.ClientSession,
         group: TaskGroup,
+        on_failed: Callable[[RankPullError], None] = lambda _: None,
         deadline_s: float = 10.0,
     ) -> None:
         self._pull_blocks = pull_blocks
         self._workers = workers
         self._session = session
         self._group = group
+        self._on_failed = on_failed
         self._deadline_s = deadline_s
 
     async def pull(self, source: KvSource) -> None:
         """Fetch the KV and have the prompt free its copy, or raise PullError."""
         try:
             await self._workers.run(lambda: self._pull_blocks(source), deadline_s=self._deadline_s)
+        except RankPullError as error:
+            self._on_failed(error)
+            raise PullError(str(error), code=error.code, cluster_id=error.cluster_id) from error
         except DataDistError as error:
             raise PullError(str(error), code=error.code) from error
         except RuntimeError as error:

@@ -19,11 +19,12 @@ class BadRequestError(ValueError):
 class KvSource:
     """Where a prompt's KV waits: the answer of a prompt node's engine, the request of a decoder.
 
-    `host` and `port` are the prompt engine's HTTP address, where the KV is given back.
+    `cluster_ids` are the prompt's in rank order: each rank holds its share of the KV. `host` and
+    `port` are the prompt engine's HTTP address, where the KV is given back.
     """
 
     engine_id: str
-    cluster_id: int
+    cluster_ids: tuple[int, ...]
     host: str
     port: int
     request_id: str
@@ -35,7 +36,9 @@ class KvSource:
             "do_remote_prefill": True,
             "do_remote_decode": False,
             "remote_engine_id": self.engine_id,
-            "remote_cluster_id": self.cluster_id,
+            # What a reader that knows nodes of one rank only looks for.
+            "remote_cluster_id": self.cluster_ids[0],
+            "remote_cluster_ids": list(self.cluster_ids),
             "remote_host": self.host,
             "remote_port": self.port,
             "request_id": self.request_id,
@@ -102,12 +105,22 @@ def _source(transfer: Mapping[str, Any]) -> KvSource:
             raise BadRequestError(f"kv_transfer_params.{name} must be a string")
     return KvSource(
         engine_id=str(texts["remote_engine_id"]),
-        cluster_id=_count(transfer, "remote_cluster_id", -1, least=0),
+        cluster_ids=_cluster_ids(transfer),
         host=str(texts["remote_host"]),
         port=_count(transfer, "remote_port", 0),
         request_id=str(texts["request_id"]),
         tokens=_count(transfer, "tokens", 0),
     )
+
+
+def _cluster_ids(transfer: Mapping[str, Any]) -> tuple[int, ...]:
+    """Read the prompt's ids by rank; a writer that knows one rank only names that one."""
+    ids = transfer.get("remote_cluster_ids")
+    if ids is None:
+        return (_count(transfer, "remote_cluster_id", -1, least=0),)
+    if not isinstance(ids, list) or not ids or not all(type(i) is int and i >= 0 for i in ids):
+        raise BadRequestError("remote_cluster_ids must be a list of ids, and not empty")
+    return tuple(ids)
 
 
 def _count(values: Mapping[str, Any], name: str, default: int, *, least: int = 1) -> int:

@@ -14,6 +14,7 @@ from aiohttp import web
 from pd_autoscaler.embedded.engine_http import BODY_BYTES_MAX
 from pd_autoscaler.embedded.engine_listen import bound_socket, listening
 from pd_autoscaler.embedded.engine_request import BadRequestError, completion_of
+from pd_autoscaler.embedded.json_only import json_only
 from pd_autoscaler.embedded.router_legs import (
     LegError,
     Legs,
@@ -55,8 +56,8 @@ class EmbeddedRouter:
             yield f"http://127.0.0.1:{bound}"
 
     def app(self) -> web.Application:
-        """Build the app; run it with `handler_cancellation=True`."""
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        """Build the app; run it with `handler_cancellation=True`. What is posted must be JSON."""
+        app = web.Application(middlewares=[json_only], client_max_size=BODY_BYTES_MAX)
         app.cleanup_ctx.append(self._connected)
         app.router.add_post("/v1/completions", self._complete)
         app.router.add_get("/health", self._health)

@@ -1,6 +1,6 @@
 """The summary: what became of a load, of the nodes that served it, and of their links."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import aiohttp
@@ -16,7 +16,7 @@ _LOOK_GAP_S = 0.4
 _READ_S = 2.0
 
 Tables = Mapping[int, frozenset[int] | None]
-"""Peers by cluster id of every node that exists; None where the table could not be read."""
+"""Peers by cluster id of every rank that exists; None where the table could not be read."""
 
 Leak = tuple[int, int]
 """(cluster id whose table holds the entry, the entry's peer id)"""
@@ -112,9 +112,10 @@ async def count_leaked(supervisor: Supervisor) -> int | None:
             now = leaked(tables)
             found = now if found is None else found & now
             is_complete = all(
-                tables[child.cluster_id] is not None
+                tables[cluster_id] is not None
                 for child in asked
                 if child.state is ChildState.RUNNING and child in supervisor.nodes
+                for cluster_id in child.cluster_ids
             )
             if is_complete and not found:
                 return 0
@@ -122,10 +123,13 @@ async def count_leaked(supervisor: Supervisor) -> int | None:
 
 
 async def _tables(session: aiohttp.ClientSession, nodes: Sequence[Child]) -> Tables:
-    tables: dict[int, frozenset[int] | None] = {child.cluster_id: None for child in nodes}
+    tables: dict[int, frozenset[int] | None] = {
+        cluster_id: None for child in nodes for cluster_id in child.cluster_ids
+    }
 
     async def read(child: Child) -> None:
-        tables[child.cluster_id] = await _table(session, child.urls["engine_url"])
+        if child.urls is not None:
+            tables.update(await _told(session, child.urls.engine_url, child.cluster_ids))
 
     async with anyio.create_task_group() as group:
         for child in nodes:
@@ -134,11 +138,14 @@ async def _tables(session: aiohttp.ClientSession, nodes: Sequence[Child]) -> Tab
     return tables
 
 
-async def _table(session: aiohttp.ClientSession, engine_url: str) -> frozenset[int] | None:
-    """Read one table: `{"entities": [peer ids]}`."""
+async def _told(
+    session: aiohttp.ClientSession, engine_url: str, cluster_ids: Iterable[int]
+) -> Mapping[int, frozenset[int]]:
+    """Read a node's tables, whatever its role is by now: `{"entities": {id: [peer ids]}}`."""
     try:
         async with session.get(f"{engine_url}/sim/entities") as answer:
             answer.raise_for_status()
-            return frozenset(int(peer) for peer in (await answer.json())["entities"])
+            rows = (await answer.json())["entities"]
+            return {own: frozenset(int(peer) for peer in rows[str(own)]) for own in cluster_ids}
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
-        return None
+        return {}

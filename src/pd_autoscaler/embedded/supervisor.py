@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 import anyio.lowlevel
@@ -37,11 +38,11 @@ from pd_autoscaler.model.node import Role
 log = logging.getLogger(__name__)
 
 Command = Callable[[str, Role, int], Sequence[str]]
-"""(node id, role, LLM-DataDist cluster id) -> the command line of a node."""
+"""(node id, role, LLM-DataDist id of its first rank) -> the command line of a node."""
 
 _HOST = int(IPv4Address("127.0.0.1"))
 _REQUESTS_MAX = 10_000
-
+_ONE_RANK: Mapping[Role, int] = MappingProxyType({})
 
 _NODE = (sys.executable, "-m", "pd_autoscaler.embedded.node")
 
@@ -70,12 +71,19 @@ class Supervisor:
     """Starts, lists and ends node processes; made by `supervising`, in whose group they live."""
 
     def __init__(
-        self, group: TaskGroup, command: Command, work_dir: Path, limits: SupervisorLimits
+        self,
+        group: TaskGroup,
+        command: Command,
+        work_dir: Path,
+        *,
+        limits: SupervisorLimits,
+        ranks: Mapping[Role, int],
     ) -> None:
         self._group = group
         self._command = command
         self._work_dir = work_dir
         self._limits = limits
+        self._ranks = ranks
         self._children: dict[str, Child] = {}
         self._requests: dict[str, str] = {}
         self._ended: deque[EndedChild] = deque(maxlen=limits.ended_max)
@@ -83,6 +91,7 @@ class Supervisor:
         self._ended_node_s = 0.0
         self._started = 0
         self._count = 0
+        self._cluster_id = (_HOST << 32) | 1
         self._is_closing = False
         self._changed = anyio.Event()
 
@@ -137,10 +146,12 @@ class Supervisor:
             id=f"{role.value}-{self._count}",
             role=role,
             request_id=request_id,
-            # Never used again while this supervisor lives, so no link meets a namesake.
-            cluster_id=(_HOST << 32) | self._count,
+            cluster_id=self._cluster_id,
+            ranks=self._ranks.get(role, 1),
             began_s=anyio.current_time(),
         )
+        # Never used again while this supervisor lives, so no link meets a namesake.
+        self._cluster_id += child.ranks
         self._children[child.id] = child
         self._requests[request_id] = child.id
         if len(self._requests) > _REQUESTS_MAX:
@@ -182,11 +193,13 @@ class Supervisor:
             own_code = process.returncode if process else None
             if process is not None and await finished(process, grace_s=self._limits.grace_s):
                 log.warning("%s did not end within %g s: killed", child.id, self._limits.grace_s)
-            how = how_ended(has_listened=bool(child.urls), own_code=own_code, error=error)
+            how = how_ended(has_listened=child.urls is not None, own_code=own_code, error=error)
             self._record(child, how, process.returncode if process else None, error, log_path)
 
     async def _begun(self, child: Child, log_path: Path) -> Process:
-        process = await opened(self._command(child.id, child.role, child.cluster_id), log_path)
+        command = self._command(child.id, child.role, child.cluster_id)
+        ranks = ("--ranks", str(child.ranks)) if child.ranks > 1 else ()
+        process = await opened((*command, *ranks), log_path)
         child.began_s = anyio.current_time()
         child.pid = process.pid
         self._started += 1
@@ -236,14 +249,21 @@ class Supervisor:
 
 @asynccontextmanager
 async def supervising(
-    command: Command, *, work_dir: Path, limits: SupervisorLimits | None = None
+    command: Command,
+    *,
+    work_dir: Path,
+    limits: SupervisorLimits | None = None,
+    ranks: Mapping[Role, int] = _ONE_RANK,
 ) -> AsyncIterator[Supervisor]:
     """Run a supervisor; on leaving, every node is ended and reaped whatever happened.
 
+    A node has as many ranks, with an LLM-DataDist id each, as `ranks` gives its role (`--ranks`).
     Each node's errors go to `<work_dir>/<node id>.log`; the log of one that was removed is deleted.
     """
     async with anyio.create_task_group() as group:
-        supervisor = Supervisor(group, command, work_dir, limits or SupervisorLimits())
+        supervisor = Supervisor(
+            group, command, work_dir, limits=limits or SupervisorLimits(), ranks=ranks
+        )
         try:
             yield supervisor
         finally:

@@ -7,8 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from pd_autoscaler.embedded.child import Child, EndedChild
+from pd_autoscaler.embedded.child import Child, EndedChild, Urls
 from pd_autoscaler.embedded.engine_listen import bound_socket, listening
+from pd_autoscaler.embedded.json_only import json_only
 from pd_autoscaler.embedded.supervisor import Supervisor
 from pd_autoscaler.errors import TransientError
 from pd_autoscaler.model.node import Role
@@ -22,9 +23,10 @@ def supervisor_app(supervisor: Supervisor) -> web.Application:
 
     GET /nodes lists those that exist, POST /nodes `{"role", "request_id"}` asks for one more (202,
     `{"id"}`), DELETE /nodes/{id} removes one (204, also when it is gone), GET /ended lists the
-    newest ends. Refusals are `{"error"}` with 400, or 503 at the limit of nodes and when closing.
+    newest ends. Refusals are `{"error"}` with 400, 415 for a body that does not say it is JSON, or
+    503 at the limit of nodes and when closing.
     """
-    app = web.Application(client_max_size=65_536)
+    app = web.Application(middlewares=[json_only], client_max_size=65_536)
     app[_SUPERVISOR] = supervisor
     app.router.add_get("/nodes", _nodes)
     app.router.add_post("/nodes", _grow)
@@ -74,12 +76,13 @@ def _refusal(status: int, error: str) -> web.Response:
 
 
 def _node_json(child: Child) -> dict[str, Any]:
-    urls = {name: child.urls.get(name, "") for name in ("agent_url", "metrics_url", "engine_url")}
+    # One that does not listen yet has none.
+    urls = child.urls or Urls(agent_urls=(), engine_url="", metrics_url="")
     return {
         "id": child.id,
         "role": child.role.value,
         "request_id": child.request_id,
-        **urls,
+        **asdict(urls),
         "pid": child.pid,
         "state": child.state.value,
     }

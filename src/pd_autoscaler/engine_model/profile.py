@@ -36,6 +36,7 @@ class EngineProfile:
     pull_base_s: float
     pull_bytes_per_s: float
     start_s: float
+    flip_s: float
 
     def __post_init__(self) -> None:
         _check_points(self.prefill_points)
@@ -93,6 +94,7 @@ _NOT_NEGATIVE = (
     "decode_per_token_s",
     "pull_base_s",
     "start_s",
+    "flip_s",
 )
 
 
@@ -135,6 +137,7 @@ DEMO = EngineProfile(
     pull_base_s=0.004,
     pull_bytes_per_s=23.0e9,
     start_s=4.0,
+    flip_s=0.5,
 )
 """A small model on small nodes: about 5,000 prompt or 670 output tokens a second each.
 
