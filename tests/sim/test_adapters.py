@@ -192,6 +192,84 @@ def test_an_initialised_node_is_ready_and_initialising_it_again_succeeds() -> No
     run(main)
 
 
+def switchable(world: World) -> SimNode:
+    node = of_role(world, Role.DECODER)[0]
+    process_of(node)
+    node.can_switch_role = True
+    return node
+
+
+def test_a_node_that_took_the_other_role_is_linked_to_in_it() -> None:
+    world = world_of(prompts=0, decoders=2)
+    node, other = of_role(world, Role.DECODER)
+    switchable(world)
+
+    async def main() -> None:
+        agents = SimAgents(step_of(world))
+        (refused,) = await linked(agents, other, node)
+        assert refused.code == "LLM_LINK_FAILED"
+        before = known(node)
+        await agents.switch_role(before, Role.PROMPT, fence=FENCE, key="1")
+        await agents.switch_role(before, Role.PROMPT, fence=FENCE, key="2")
+        state = await agents.state(known(node))
+        assert (state.role, state.can_switch_role) == (Role.PROMPT, True)
+        assert [endpoint.port for endpoint in state.endpoints] == [26000]
+        (made,) = await linked(agents, other, node, key="3")
+        assert made.code == "LLM_SUCCESS"
+
+    run(main)
+    assert of_role(world, Role.PROMPT) == [node]
+    world.publish(node.id)
+    assert world.serving(Role.PROMPT) == [node]
+
+
+def test_a_linked_node_and_one_whose_engine_cannot_take_no_other_role() -> None:
+    world = world_of(prompts=1, decoders=1)
+    prompt, decoder = pair(world)
+    switchable(world)
+    prompt.can_switch_role = False
+
+    async def main() -> None:
+        agents = SimAgents(step_of(world))
+        await linked(agents, decoder, prompt)
+        with pytest.raises(TransientError, match="LLM_EXIST_LINK"):
+            await agents.switch_role(known(decoder), Role.PROMPT, fence=FENCE, key="2")
+        with pytest.raises(PermanentError):
+            await agents.switch_role(known(prompt), Role.DECODER, fence=FENCE, key="3")
+
+    run(main)
+    assert (prompt.role, decoder.role) == (Role.PROMPT, Role.DECODER)
+
+
+def test_a_switch_whose_answer_is_lost_is_in_doubt_and_done() -> None:
+    world, heard = world_of(prompts=0, decoders=1), Heard()
+    node = switchable(world)
+    surely(world, CallFault.SWITCH_ANSWER_LOST)
+
+    async def main() -> None:
+        agents = SimAgents(step_of(world, heard))
+        with pytest.raises(OutcomeUnknownError):
+            await agents.switch_role(known(node), Role.PROMPT, fence=FENCE, key="1")
+
+    run(main)
+    assert heard.doubts == [f"node {node.id}"]
+    assert node.role is Role.PROMPT
+
+
+def test_a_node_that_dies_while_it_switches_keeps_its_role() -> None:
+    world = world_of(prompts=0, decoders=1)
+    node = switchable(world)
+    surely(world, CallFault.SWITCH_KILLS)
+
+    async def main() -> None:
+        agents = SimAgents(step_of(world))
+        with pytest.raises(OutcomeUnknownError):
+            await agents.switch_role(known(node), Role.PROMPT, fence=FENCE, key="1")
+
+    run(main)
+    assert (node.role, node.is_up) == (Role.DECODER, False)
+
+
 def test_a_start_done_and_told_as_unknown_is_in_the_list() -> None:
     world, heard = world_of(prompts=0, decoders=0), Heard()
     surely(world, CallFault.PROVIDER_DONE_REPORTED_UNKNOWN)

@@ -5,16 +5,17 @@ from dataclasses import replace
 import pytest
 
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Mode, Target
+from pd_autoscaler.model.facts import EntryState
 from pd_autoscaler.model.node import NodeState, Role
 from pd_autoscaler.model.plan import Plan
 from pd_autoscaler.model.report import Move, Report
 from pd_autoscaler.model.snapshot import Snapshot
 from pd_autoscaler.sim import liveness
-from pd_autoscaler.sim.checks import BROKEN_PAIR_S, Checks
-from pd_autoscaler.sim.fleet.process import link, unlink
+from pd_autoscaler.sim.checks import BROKEN_PAIR_S, EXCUSE_S, Checks
+from pd_autoscaler.sim.fleet.process import Row, link, unlink
 from pd_autoscaler.sim.fleet.world import World
-from pd_autoscaler.sim.run import RULES
-from tests.support.sim import of_role, process_of, world_of
+from pd_autoscaler.sim.shape import RULES
+from tests.support.sim import known, of_role, process_of, world_of
 
 LATER_S = 1000.0
 STANDING = Target(2, 2)
@@ -121,6 +122,43 @@ def test_withdrawing_down_to_the_target_is_allowed() -> None:
     assert told(checks) == []
 
 
+def test_a_node_whose_page_answers_again_counts_as_capacity_though_its_agent_is_silent() -> None:
+    world = world_of(prompts=3, decoders=1)
+    checks = watched(world)
+    mesh(world)
+    silent, leaving, staying = of_role(world, Role.PROMPT)
+    silent.broke(world.now_s)
+    world.advance(world.now_s + EXCUSE_S + 1.0)
+    silent.metrics_seen_s = leaving.agent_seen_s = staying.agent_seen_s = world.now_s
+    report = report_of(world)
+    nodes = tuple(replace(known(n), state=NodeState.SERVING) for n in of_role(world, Role.PROMPT))
+    checks.append(replace(report, snapshot=replace(report.snapshot, nodes=nodes)))
+
+    world.withdraw(leaving.id)
+
+    assert told(checks) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "is_told"), [(EntryState.LINKED, True), (EntryState.UNKNOWN, False)]
+)
+def test_a_node_whose_link_to_a_newcomer_is_in_doubt_may_give_way(
+    state: EntryState, is_told: bool
+) -> None:
+    world = world_of(prompts=2, decoders=1)
+    checks = watched(world)
+    mesh(world)
+    checks.append(report_of(world))
+    prompt, newcomer = of_role(world, Role.PROMPT)[0], of_role(world, Role.DECODER)[0]
+    server = process_of(prompt)
+    row = Row(state, server.incarnation, world.now_s)
+    process_of(newcomer).rows[server.cluster_id] = row
+
+    world.withdraw(prompt.id)
+
+    assert bool(told(checks)) is is_told
+
+
 def test_cutting_a_link_between_published_nodes_is_told() -> None:
     world = world_of(prompts=1, decoders=1)
     checks = watched(world)
@@ -171,6 +209,42 @@ def test_stopping_a_node_with_requests_is_told() -> None:
 
     (what,) = told(checks)
     assert what.startswith("prompt-1 was stopped with ")
+
+
+def test_a_published_node_that_switches_roles_is_told() -> None:
+    world = world_of(prompts=1, decoders=1)
+    checks = watched(world)
+    mesh(world)
+
+    checks.switching(of_role(world, Role.DECODER)[0], Role.PROMPT)
+
+    assert told(checks) == ["decoder-3 was to become prompt while published"]
+
+
+def test_a_node_that_switches_roles_with_a_link_or_requests_is_told() -> None:
+    world = world_of(prompts=1, decoders=1)
+    checks = watched(world)
+    mesh(world)
+    decoder = of_role(world, Role.DECODER)[0]
+    world.withdraw(decoder.id)
+
+    checks.switching(decoder, Role.PROMPT)
+
+    linked, busy = [what for what in told(checks) if "was to become" in what]
+    assert linked == "decoder-3 was to become prompt while linked to prompt-1"
+    assert busy.endswith("in flight")
+
+
+def test_a_switch_past_the_limit_of_a_role_is_told() -> None:
+    world = world_of(prompts=RULES.guard.limits.prompt_max, decoders=1)
+    checks = watched(world)
+    for prompt in of_role(world, Role.PROMPT):
+        world.publish(prompt.id)
+
+    checks.switching(of_role(world, Role.DECODER)[0], Role.PROMPT)
+
+    (what,) = [what for what in told(checks) if "was to become" in what]
+    assert what.endswith("was to become prompt: 5 serve, 5 are allowed")
 
 
 def test_a_node_past_the_limit_is_told() -> None:
@@ -279,6 +353,8 @@ def test_a_settled_world_lacks_nothing() -> None:
 
     assert list(liveness.unsettled(world, Target(2, 1))) == []
     assert list(liveness.unsettled(world, None)) == ["there is no standing target"]
+    kept = ("no decoder node is given up: the rest could not carry its load",)
+    assert list(liveness.unsettled(world, Target(3, 1), kept)) == []
     assert list(liveness.unsettled(world, Target(3, 1))) == [
         "2 of 2 prompt nodes serve, the target is 3P:1D"
     ]

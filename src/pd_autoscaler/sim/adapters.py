@@ -268,8 +268,8 @@ class SimWorkers:
 def _provided(node: SimNode) -> ProvidedNode:
     return ProvidedNode(
         id=node.id,
-        role=node.role,
-        agent_url=f"http://{node.id}:9100",
+        role=node.made_as,
+        agent_urls=(f"http://{node.id}:9100",),
         metrics_url=f"http://{node.id}:8000/metrics",
         engine_url=f"http://{node.id}:8000",
         request_id=node.request_id,

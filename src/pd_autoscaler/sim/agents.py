@@ -38,7 +38,12 @@ class SimAgents:
         )
         found.agent_seen_s = self._world.now_s
         self._step.witness.read(node.id)
-        return process.state(engine, now_s=self._world.now_s)
+        return process.state(engine, now_s=self._world.now_s, can_switch_role=found.can_switch_role)
+
+    async def claim(self, node: Node, *, fence: Fence) -> None:
+        """Have a node obey this fence from now on."""
+        await self._admitted(node, fence)
+        await self._answer(node)
 
     async def init(self, node: Node, role: Role, *, fence: Fence, key: str) -> None:
         """Initialise and wait for the end of it."""
@@ -73,6 +78,19 @@ class SimAgents:
         things = [] if force else [f"link {node.id} {peer.node_id}" for peer in peers]
         async for result in self._calls(node, verb, peers, things=things, fence=fence, key=key):
             yield result
+
+    async def switch_role(self, node: Node, role: Role, *, fence: Fence, key: str) -> None:
+        """Have an unlinked node take a role; one that has it is a success."""
+        del key
+        with self._step.acting(f"node {node.id}"):
+            process = await self._admitted(node, fence)
+            agent.switch_role(self._world, process, role)
+            while process.switching_to is not None and process.is_alive:
+                await self._step.take(POLL_S)
+            is_lost = self._world.faults.strikes(CallFault.SWITCH_ANSWER_LOST)
+            if not process.is_alive or is_lost:
+                raise OutcomeUnknownError(f"{node.id}: connection reset")
+            await self._answer(node)
 
     async def finalize(self, node: Node, *, fence: Fence, key: str) -> None:
         """Finalise the node's library object; one that is finalised is a success."""

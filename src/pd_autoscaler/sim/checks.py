@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pd_autoscaler.core.rules import Rules
 from pd_autoscaler.model.decision import Hold, Mode, Target
+from pd_autoscaler.model.facts import EntryState
 from pd_autoscaler.model.node import NODE_MOVES, NodeState, Role
 from pd_autoscaler.model.report import Report
 from pd_autoscaler.sim.fleet.node import Life, SimNode
@@ -105,6 +106,26 @@ class Checks:
         if min(inside) and not self._is_past_drain(one) and not self._is_past_drain(other):
             self.violated(f"{one.id} cut its link to {other.id} with {min(inside)} in flight")
 
+    def switching(self, node: SimNode, role: Role) -> None:
+        """A node takes the other role only unpublished, unlinked, idle, and within the limits."""
+        if node.is_broken or not node.is_up:
+            return
+        if node.id in self._world.published:
+            self.violated(f"{node.id} was to become {role} while published")
+            return
+        for other in self._world.nodes.values():
+            seen_s = self._unlinked_at.get(frozenset({node.id, other.id}), -EXCUSE_S)
+            is_news = self._world.now_s - seen_s <= EXCUSE_S or self._is_excused(other)
+            if self._world.are_linked(node, other) and not is_news:
+                self.violated(f"{node.id} was to become {role} while linked to {other.id}")
+        inside = node.in_flight(self._world.load, now_s=self._world.now_s)
+        if inside and not self._is_past_drain(node):
+            self.violated(f"{node.id} was to become {role} with {inside} in flight")
+        most = self._rules.guard.limits.max_of(role) + self._world.twins
+        serving = len(self._world.serving(role))
+        if serving >= most:
+            self.violated(f"{node.id} was to become {role}: {serving} serve, {most} are allowed")
+
     def stopping(self, node: SimNode) -> None:
         """A node is not stopped while it is published, nor with requests before its deadline."""
         if node.is_broken or not node.is_up:
@@ -198,7 +219,9 @@ class Checks:
             if node is None or node.process is None or known.state is not NodeState.SERVING:
                 continue
             is_met = node.process.incarnation == known.incarnation
-            if is_met and node.is_up and node.agent_seen_s > node.broken_at_s:
+            # Its page is an answer, too: a node is lost only when both are silent.
+            seen_s = max(node.agent_seen_s, node.metrics_seen_s)
+            if is_met and node.is_up and seen_s > node.broken_at_s:
                 node.is_broken = False
 
     def _note_silence(self) -> None:
@@ -240,9 +263,19 @@ class Checks:
             other.role is not node.role
             and other.life is Life.UP
             and self._world.now_s - other.booted_at_s > deadline_s
-            and not self._world.are_linked(node, other)
+            and (not self._world.are_linked(node, other) or _is_doubted(node, other))
             for other in self._world.nodes.values()
         )
+
+
+def _is_doubted(one: SimNode, other: SimNode) -> bool:
+    """Whether an agent cannot tell if two nodes are linked: a late success after a forced unlink.
+
+    Both libraries hold the link, but all that a controller can learn is that it must be cured.
+    """
+    ends = [(one.process, other.process), (other.process, one.process)]
+    rows = [near.rows.get(far.cluster_id) for near, far in ends if near and far]
+    return any(row is not None and row.state is EntryState.UNKNOWN for row in rows)
 
 
 def _line(report: Report) -> str:

@@ -46,6 +46,10 @@ class CallFault(StrEnum):
     POLICY_NONSENSE = "policy_nonsense"
     POLICY_SLOW = "policy_slow"
     DRAIN_SLOW = "drain_slow"
+    SWITCH_SLOW = "switch_slow"
+    SWITCH_FAILS = "switch_fails"
+    SWITCH_KILLS = "switch_kills"
+    SWITCH_ANSWER_LOST = "switch_answer_lost"
 
 
 class WorldFault(StrEnum):
@@ -65,6 +69,7 @@ class WorldFault(StrEnum):
     LOAD_STEP = "load_step"
     LOAD_SPIKE = "load_spike"
     LOAD_DROUGHT = "load_drought"
+    LOAD_SHIFT = "load_shift"
 
 
 CALL_RANGE = (0.003, 0.08)

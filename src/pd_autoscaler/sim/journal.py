@@ -1,9 +1,11 @@
 """A journal in memory that outlives the controllers of a run."""
 
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 
+from pd_autoscaler.core.attempts import KEPT_MAX, Attempt, attempts_of
 from pd_autoscaler.errors import TransientError
 from pd_autoscaler.model.node import OUTWARD, Role
 from pd_autoscaler.model.plan import Action, DrainNode, LinkNodes, StartNode
@@ -29,12 +31,17 @@ class Memory:
     linked: dict[str, set[int]] = field(default_factory=dict)
     nodes: frozenset[str] = frozenset()
     draining: frozenset[str] = frozenset()
+    switching: dict[str, Role] = field(default_factory=dict)
     drains: frozenset[str] = frozenset()
     pending: dict[str, Role] = field(default_factory=dict)
     young_starts: dict[int, StartNode] = field(default_factory=dict)
     """Starts that the last report may not show yet, by intent id."""
-    young_drains: dict[int, str] = field(default_factory=dict)
+    young_drains: dict[int, DrainNode] = field(default_factory=dict)
     """Drains that the last report may not show yet, by intent id."""
+    attempts: defaultdict[frozenset[str], deque[Attempt]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=KEPT_MAX))
+    )
+    """Ends of link and unlink calls by the two nodes they touched, oldest first."""
 
 
 class SimJournal:
@@ -50,6 +57,8 @@ class SimJournal:
         memory = self._memory
         opened = tuple(f"{intent} {action}" for intent, action in memory.open.items())
         memory.open.clear()
+        drains = memory.young_drains.values()
+        switching = memory.switching | {d.node_id: d.next_role for d in drains}
         return Remembered(
             epoch=memory.epoch,
             cycle=memory.cycle,
@@ -58,7 +67,8 @@ class SimJournal:
             request_count=memory.request_count,
             linked={k: frozenset(v) for k, v in memory.linked.items()},
             nodes=memory.nodes,
-            draining=memory.draining | frozenset(memory.young_drains.values()),
+            draining=memory.draining | {d.node_id for d in drains},
+            switching={node_id: role for node_id, role in switching.items() if role},
             drains=memory.drains,
             pending=memory.pending | {a.request_id: a.role for a in memory.young_starts.values()},
             open_intents=opened,
@@ -105,8 +115,8 @@ class SimJournal:
                 for peer in prompts:
                     known = memory.linked.setdefault(peer.incarnation, set())
                     known.update(decoder_clusters.get(decoder_id, ()))
-            case DrainNode(node_id=node_id):
-                memory.young_drains[memory.intents] = node_id
+            case DrainNode():
+                memory.young_drains[memory.intents] = action
             case StartNode(request_id=request_id):
                 memory.young_starts[memory.intents] = action
                 number = int(request_id.rpartition("-")[2])
@@ -142,7 +152,11 @@ class SimJournal:
         memory, nodes = self._memory, report.snapshot.nodes
         memory.cycle = report.cycle
         memory.nodes = frozenset(node.id for node in nodes)
-        memory.draining = frozenset(node.id for node in nodes if node.state in OUTWARD)
+        leaving = [node for node in nodes if node.state in OUTWARD]
+        memory.draining = frozenset(node.id for node in leaving)
+        memory.switching = {n.id: n.next_role for n in leaving if n.next_role is not None}
+        for attempt in attempts_of(report):
+            memory.attempts[frozenset({attempt.node, attempt.peer})].append(attempt)
         # The snapshot of a report is older than the actions its own plan began.
         begun = len(report.plan.actions)
         oldest = shown - begun
@@ -154,6 +168,13 @@ class SimJournal:
         """Return nothing: nobody asks in a simulation."""
         del limit
         return []
+
+    async def link_events(
+        self, decoder: str, prompt: str, *, limit: int
+    ) -> list[dict[str, object]]:
+        """Return the newest ends of link and unlink calls that touched a pair, newest first."""
+        kept = self._memory.attempts.get(frozenset({decoder, prompt}), ())
+        return [asdict(attempt) for attempt in reversed(kept)][:limit]
 
     async def _write(self) -> None:
         await self._step.take(0.001)

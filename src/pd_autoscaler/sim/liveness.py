@@ -11,15 +11,20 @@ TURNS_PER_HOUR_MAX = 4
 """Most changes of direction of one role's target in an hour of constant load."""
 
 
-def unsettled(world: World, target: Target | None) -> Iterator[str]:
-    """Yield what keeps the world from being what the standing target asks for."""
+def unsettled(world: World, target: Target | None, notes: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what keeps the world from being what the standing target asks for.
+
+    `notes` are those of the newest plan: at a full budget a role that its load does not let go of
+    keeps its nodes, whatever the target, and the plan says so.
+    """
     if target is None:
         yield "there is no standing target"
         return
     for role in Role:
         serving = len(world.serving(role))
         there = sum(node.is_there for node in world.nodes.values() if node.role is role)
-        if not serving == there == target.of(role):
+        is_kept = any("is given up: the rest could not carry" in note for note in notes)
+        if not (serving == there and (is_kept or there == target.of(role))):
             yield f"{serving} of {there} {role} nodes serve, the target is {target}"
     for node_id in world.published:
         if not world.nodes[node_id].is_up:

@@ -9,17 +9,25 @@ from pd_autoscaler.sim.fleet.node import Life, SimNode
 from pd_autoscaler.sim.fleet.world import World
 
 RATE_RANGE = (0.3, 3.5)
-"""Requests per second that the limits of a run can carry."""
+"""Requests per second that the usual budget can carry, in most mixes of its nodes."""
+ANSWER_RANGE_S = (8.0, 40.0)
+"""How long a decoder works on one answer: long ones want more decoders, short ones fewer."""
 
 
 class Perils:
-    """Strikes the world until the faults are calm; `controller` is told of what befalls it."""
+    """Strikes the world until the faults are calm; `controller` is told of what befalls it.
 
-    def __init__(self, world: World, controller: Callable[[WorldFault], None]) -> None:
+    No lasting load is above `rate_max` requests per second.
+    """
+
+    def __init__(
+        self, world: World, controller: Callable[[WorldFault], None], *, rate_max: float
+    ) -> None:
         self._world = world
         self._faults = world.faults
         self._controller = controller
         self._rate = world.load.rate
+        self._rate_max = rate_max
         for fault in WorldFault:
             # An operator pauses a controller through a call, which is not an event.
             if fault is not WorldFault.PAUSED:
@@ -45,6 +53,8 @@ class Perils:
                     self._silence(node, silent_s, metrics_too=True)
             case WorldFault.LOAD_STEP | WorldFault.LOAD_SPIKE | WorldFault.LOAD_DROUGHT:
                 self._load(fault)
+            case WorldFault.LOAD_SHIFT:
+                self._shift()
             case WorldFault.CONTROLLER_KILLED | WorldFault.LEASE_LOST:
                 self._controller(fault)
             case _:
@@ -118,7 +128,7 @@ class Perils:
         world.flow()
         if fault is WorldFault.LOAD_STEP:
             rate = self._rate * self._faults.draw_s(fault, 0.3, 2.2)
-            load.rate = self._rate = min(max(rate, RATE_RANGE[0]), RATE_RANGE[1])
+            load.rate = self._rate = min(max(rate, RATE_RANGE[0]), self._rate_max)
             return
         load.rate = self._rate * (3.0 if fault is WorldFault.LOAD_SPIKE else 0.05)
 
@@ -127,3 +137,13 @@ class Perils:
             load.rate = self._rate
 
         world.events.after(self._faults.draw_s(fault, 60.0, 900.0), over)
+
+    def _shift(self) -> None:
+        """Have answers become longer or shorter: as many nodes are needed, in another mix."""
+        world, load = self._world, self._world.load
+        world.flow()
+        before = load.nodes_needed
+        load.answer_s = self._faults.draw_s(WorldFault.LOAD_SHIFT, *ANSWER_RANGE_S)
+        factor = before / load.nodes_needed
+        load.rate *= factor
+        self._rate *= factor

@@ -3,17 +3,15 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from random import Random
 
 import anyio
 
-from pd_autoscaler.core.rules import GuardRules, LinkRules, NodeRules, Rules
+from pd_autoscaler.core.rules import Rules
 from pd_autoscaler.errors import PdAutoscalerError
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.plan import Plan
 from pd_autoscaler.model.report import Report
-from pd_autoscaler.model.snapshot import Limits
 from pd_autoscaler.policies.contract import Policy
 from pd_autoscaler.policies.queue_pressure import QueuePressure, QueuePressureParams
 from pd_autoscaler.ports import Control
@@ -21,7 +19,7 @@ from pd_autoscaler.runtime.actuator import Deadlines
 from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
 from pd_autoscaler.runtime.observer import Observer
 from pd_autoscaler.runtime.policy_runner import PolicyRunner
-from pd_autoscaler.sim import liveness
+from pd_autoscaler.sim import liveness, shape
 from pd_autoscaler.sim.adapters import (
     SimLease,
     SimMetrics,
@@ -37,7 +35,7 @@ from pd_autoscaler.sim.fleet.load import Load
 from pd_autoscaler.sim.fleet.world import World
 from pd_autoscaler.sim.journal import Memory, SimJournal
 from pd_autoscaler.sim.loop import run
-from pd_autoscaler.sim.perils import RATE_RANGE, Perils
+from pd_autoscaler.sim.perils import ANSWER_RANGE_S, RATE_RANGE, Perils
 from pd_autoscaler.sim.policy import Faulty
 
 HOURS = 1.0
@@ -48,17 +46,6 @@ QUIET_S = 900.0
 """Calm after that, in which nothing may be planned any more."""
 START_UNIX_S = 1_700_000_000.0
 
-RULES = Rules(
-    node=NodeRules(start_timeout_s=150.0, drain_deadline_s=60.0),
-    link=LinkRules(join_deadline_s=60.0),
-    guard=GuardRules(
-        limits=Limits(prompt_max=5, decoder_max=5, nodes_max=8),
-        down_window_s=120.0,
-        cooldown_s=60.0,
-    ),
-)
-"""Small limits and short windows, so that an hour holds many changes and a full budget."""
-
 
 def queue_pressure() -> Policy:
     """Return the policy of a usual run, as it is shipped."""
@@ -67,13 +54,17 @@ def queue_pressure() -> Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one seed went; `lines` are the last ones of the world's journal before a violation."""
+    """How one seed went; `lines` are the last ones of the world's journal before a violation.
+
+    `switches` counts the nodes that took the other role, each time they did.
+    """
 
     seed: int
     digest: str
     cycles: int
     controllers: int
     simulated_s: float
+    switches: int
     faults: tuple[str, ...]
     violation: Violation | None = None
     lines: tuple[str, ...] = ()
@@ -89,6 +80,7 @@ class _Run:
     """One run: the world, and one controller after the other."""
 
     world: World
+    rules: Rules
     checks: Checks
     policy: Callable[[], Policy]
     memory: Memory = field(default_factory=Memory)
@@ -101,6 +93,7 @@ class _Run:
     on_violation: Callable[[], None] | None = None
     targets: list[Target] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     def append(self, report: Report) -> None:
         """Check a report, and end the run at the first violation."""
@@ -108,6 +101,7 @@ class _Run:
         self.checks.append(report)
         if self.world.faults.is_calm:
             self.targets.append(report.target)
+            self.notes = report.plan.notes
             if report.plan.actions:
                 self.plans.append(report.plan)
         if self.checks.violations and self.on_violation is not None:
@@ -138,7 +132,7 @@ class _Run:
         )
         faulty = Faulty(self.policy(), self.world.faults)
         self.loop = ControlLoop(
-            LoopSettings(rules=RULES),
+            LoopSettings(rules=self.rules),
             Outside(
                 provider=provider,
                 router=router,
@@ -222,7 +216,8 @@ async def _watched(run_: _Run, hours: float) -> None:
     run_.plans.clear()
     await anyio.sleep(QUIET_S)
     world.advance(anyio.current_time())
-    for what in liveness.unsettled(world, run_.targets[-1] if run_.targets else None):
+    target = run_.targets[-1] if run_.targets else None
+    for what in liveness.unsettled(world, target, run_.notes):
         checks.violated(f"not settled after {SETTLE_S + QUIET_S:.0f} s of calm: {what}")
     if run_.plans:
         checks.violated(f"still planning after {SETTLE_S:.0f} s of calm: {run_.plans[-1]}")
@@ -247,17 +242,22 @@ def run_seed(
     policy of each controller.
     """
     faults = Faults(seed, only=only)
-    shape = faults.stream("shape")
-    load = Load(rate=shape.uniform(*RATE_RANGE), answer_s=shape.uniform(8.0, 40.0))
+    draws = faults.stream("shape")
+    load = Load(rate=draws.uniform(*RATE_RANGE), answer_s=draws.uniform(*ANSWER_RANGE_S))
     world = World(faults, load)
-    checks = Checks(world, RULES, signal_age_max_s=LoopSettings().signals.age_max_s)
-    run_ = _Run(world, checks, policy)
-    _found(world, shape)
+    rules = shape.rules_of(world)
+    limits = rules.guard.limits
+    shape.fill(world, limits.nodes_max)
+    checks = Checks(world, rules, signal_age_max_s=LoopSettings().signals.age_max_s)
+    run_ = _Run(world, rules, checks, policy)
+    shape.found(world, draws)
+
+    rate_max = RATE_RANGE[1] * limits.nodes_max / shape.RULES.guard.limits.nodes_max
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
             run_.on_violation = group.cancel_scope.cancel
-            run_.perils = Perils(world, run_.befall)
+            run_.perils = Perils(world, run_.befall, rate_max=rate_max)
             group.start_soon(run_.control)
             group.start_soon(_operator, run_)
             await _watched(run_, hours)
@@ -271,22 +271,11 @@ def run_seed(
         cycles=run_.cycles,
         controllers=run_.controllers,
         simulated_s=world.now_s,
+        switches=world.switches,
         faults=tuple(faults.on()),
         violation=violation,
         lines=tuple(world.lines),
     )
-
-
-def _found(world: World, shape: Random) -> None:
-    """Make the fleet that the first controller finds: nothing, idle nodes, or a serving mesh."""
-    kind = shape.choice(["none", "idle", "serving", "serving"])
-    if kind == "none":
-        return
-    for role in Role:
-        for _ in range(shape.randint(1, 3)):
-            world.found(role)
-    if kind == "serving":
-        world.link_all()
 
 
 def _told(error: BaseException) -> str:

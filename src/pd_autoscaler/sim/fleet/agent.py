@@ -10,6 +10,7 @@ from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.plan import Peer
 from pd_autoscaler.ports import Fence
 from pd_autoscaler.sim.faults import CallFault
+from pd_autoscaler.sim.fleet.node import Life
 from pd_autoscaler.sim.fleet.process import (
     ALREADY_LINK,
     FAILED,
@@ -45,8 +46,10 @@ def admit(process: Process, fence: Fence, incarnation: str) -> None:
 
 def init(world: World, process: Process, role: Role) -> None:
     """Begin to initialise; the phase says when it is done, and goes back if it fails."""
-    if process.phase is AgentPhase.FINALISED or process.role not in {None, role}:
-        raise PermanentError(f"{process.node_id} was initialised as {process.role}")
+    node = world.nodes[process.node_id]
+    is_barred = role is not node.role and not node.can_switch_role
+    if process.phase is AgentPhase.FINALISED or process.role not in {None, role} or is_barred:
+        raise PermanentError(f"{process.node_id} was initialised as {process.role or node.role}")
     if process.phase is not AgentPhase.NEW:
         return
     process.phase = AgentPhase.INITIALISING
@@ -56,10 +59,49 @@ def init(world: World, process: Process, role: Role) -> None:
 
     def done() -> None:
         process.phase = AgentPhase.NEW if is_failing else AgentPhase.READY
-        process.role = None if is_failing else role
+        if not is_failing and node.process is process:
+            world.take_role(node, role)
         world.note(f"{process.phase} {process.node_id}")
 
     world.events.after(faults.draw_s("init", 1.0, most_s), done)
+
+
+def switch_role(world: World, process: Process, role: Role) -> None:
+    """Begin to take a role; refused while any link is left, as by the library (LLM_EXIST_LINK).
+
+    `switching_to` says until when; a process that is switching to this role goes on with it.
+    """
+    node, faults = world.nodes[process.node_id], world.faults
+    if process.phase is not AgentPhase.READY or not node.can_switch_role:
+        raise PermanentError(f"{node.id} cannot switch roles")
+    if role in {process.role, process.switching_to}:
+        return
+    if world.watch is not None:
+        world.watch.switching(node, role)
+    if process.under_way() or process.entities:
+        raise TransientError(f"{node.id}: LLM_EXIST_LINK")
+    if faults.strikes(CallFault.SWITCH_FAILS):
+        if faults.stream("switch").getrandbits(1):
+            raise PermanentError(f"{node.id}: the engine refuses to become {role}")
+        raise TransientError(f"{node.id}: HTTP 503")
+    process.switching_to = role
+    is_deadly = faults.strikes(CallFault.SWITCH_KILLS)
+    most_s = 90.0 if faults.strikes(CallFault.SWITCH_SLOW) else 5.0
+
+    def done() -> None:
+        process.switching_to = None
+        if not process.is_alive or process.phase is not AgentPhase.READY:
+            return
+        if is_deadly:
+            node.broke(world.now_s)
+            world.end(node, Life.DEAD)
+            node.unlisted_at_s = min(node.unlisted_at_s, world.now_s + faults.draw_s("end", 5, 300))
+            return
+        world.take_role(node, role)
+        world.switches += 1
+        world.note(f"switched {node.id} {role}")
+
+    world.events.after(faults.draw_s("switch", 0.2, most_s), done)
 
 
 def finalize(world: World, process: Process) -> None:

@@ -55,6 +55,11 @@ class Load:
             self.flow[role] = flowing
             arriving = flowing
 
+    @property
+    def nodes_needed(self) -> float:
+        """How many nodes of both roles this load would use up, not rounded to whole ones."""
+        return self.rate / self.prompt_rate + self.rate * self.answer_s / self.batch_max
+
     def running(self, role: Role) -> float:
         """Requests being worked on, over all nodes of a role."""
         return self.flow[role] * (self.prompt_s if role is Role.PROMPT else self.answer_s)

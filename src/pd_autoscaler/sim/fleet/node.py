@@ -26,12 +26,15 @@ class Life(StrEnum):
 class SimNode:
     """A node as it is; times are virtual seconds.
 
+    `role` is the one it has now, `made_as` the one its provider made it in and lists it with.
     `is_broken` says that a fault gave the controller reason to treat the node as lost (last at
     `broken_at_s`), so what it does to the node is excused until the node is published again.
     """
 
     id: str
     role: Role
+    made_as: Role
+    can_switch_role: bool = False
     request_id: str = ""
     life: Life = Life.STARTING
     process: Process | None = None

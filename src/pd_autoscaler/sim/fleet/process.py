@@ -68,6 +68,7 @@ class Process:
     port: int | None
     phase: AgentPhase = AgentPhase.NEW
     role: Role | None = None
+    switching_to: Role | None = None
     is_alive: bool = True
     entities: dict[int, str] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
@@ -84,7 +85,9 @@ class Process:
         """List the native calls that have not returned."""
         return [call for made in self.calls.values() for call in made if not call.is_ended]
 
-    def state(self, engine: EngineLoad, *, now_s: float) -> AgentState:
+    def state(
+        self, engine: EngineLoad, *, now_s: float, can_switch_role: bool = False
+    ) -> AgentState:
         """Return what the agent says of this process."""
         under_way = self.under_way()
         is_ready = self.phase is AgentPhase.READY
@@ -111,12 +114,13 @@ class Process:
             epoch=self.epoch,
             holder=self.holder,
             version="simulated",
+            can_switch_role=can_switch_role,
         )
 
 
 def link(client: Process, cluster_id: int, server: Process | None) -> str:
     """Link the caller to the process that listens under `cluster_id`; return the code's name."""
-    if server is None or not server.is_ready:
+    if server is None or not server.is_ready or server.role is not Role.PROMPT:
         return LINK_FAILED
     knows, is_known = cluster_id in client.entities, client.cluster_id in server.entities
     if knows:

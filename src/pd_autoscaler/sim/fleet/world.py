@@ -36,6 +36,10 @@ class Watch(Protocol):
         """Take note that a process is about to drop its entry for a remote cluster."""
         ...
 
+    def switching(self, node: SimNode, role: Role) -> None:
+        """Take note that a node is about to take the other role."""
+        ...
+
     def stopping(self, node: SimNode) -> None:
         """Take note that the provider is about to remove a node."""
         ...
@@ -56,9 +60,11 @@ class World:
         self.published: dict[str, float] = {}
         self.requests: dict[str, str] = {}
         self.twins = 0
+        self.switches = 0
         self.watch: Watch | None = None
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self.tells_kv = faults.stream("hooks").getrandbits(1) == 1
+        self.can_switch_roles = faults.stream("roles").getrandbits(1) == 1
         self._pending: dict[str, int] = {}
         self._count = 0
         self._hash = hashlib.sha256()
@@ -122,6 +128,8 @@ class World:
         node = SimNode(
             id=f"{role}-{self._count}",
             role=role,
+            made_as=role,
+            can_switch_role=self.can_switch_roles,
             request_id=request_id,
             listed_at_s=self.now_s + (faults.draw_s("list", 5, 60) if is_late else 0.0),
         )
@@ -137,7 +145,12 @@ class World:
     def found(self, role: Role) -> SimNode:
         """Return a new node that runs already and is not initialised."""
         self._count += 1
-        node = SimNode(id=f"{role}-{self._count}", role=role)
+        node = SimNode(
+            id=f"{role}-{self._count}",
+            role=role,
+            made_as=role,
+            can_switch_role=self.can_switch_roles,
+        )
         self.nodes[node.id] = node
         self.boot(node)
         return node
@@ -160,6 +173,15 @@ class World:
         node.booted_at_s = node.agent_seen_s = node.metrics_seen_s = self.now_s
         node.reset_counters()
         self.note(f"boot {node.id} {node.process.incarnation}")
+
+    def take_role(self, node: SimNode, role: Role) -> None:
+        """Let a node have a role from now on: requests come to it, and links are made, in it."""
+        self.flow()
+        node.role = role
+        if node.process is not None:
+            node.process.role = role
+            node.process.port = PROMPT_PORT if role is Role.PROMPT else None
+        self._share_out()
 
     def remove(self, node_id: str) -> None:
         """Begin to remove a node; one that is unknown or going already is left alone."""
