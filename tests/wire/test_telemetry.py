@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,8 +12,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from pd_autoscaler.datadist.status import STATUS_CODES
 from pd_autoscaler.model.decision import Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.link import LinkState
-from pd_autoscaler.model.node import Endpoint, NodeState, Role
-from pd_autoscaler.model.plan import LinkNodes, Peer, StartNode, StopNode, UnlinkNodes
+from pd_autoscaler.model.node import Endpoint, Node, NodeState, Role
+from pd_autoscaler.model.plan import (
+    Action,
+    LinkNodes,
+    Peer,
+    StartNode,
+    StopNode,
+    UnlinkNodes,
+    in_waves,
+)
 from pd_autoscaler.model.report import Done, Failed, Outcome, Report, Unknown
 from pd_autoscaler.model.signals import RoleSignals
 from pd_autoscaler.model.snapshot import Attribution, Bottleneck
@@ -27,19 +36,29 @@ GOLDEN = [
     "counter pd_autoscaler_holds_total{reason}",
     "counter pd_autoscaler_journal_errors_total",
     "counter pd_autoscaler_link_attempts_total{code,verb}",
+    "counter pd_autoscaler_link_batches_total{verb}",
     "counter pd_autoscaler_policy_errors_total",
     "counter pd_autoscaler_target_changes_total{direction}",
     "gauge pd_autoscaler_alarms",
     "gauge pd_autoscaler_bottleneck{side}",
     "gauge pd_autoscaler_build_info{version}",
+    "gauge pd_autoscaler_card_links_capped",
+    "gauge pd_autoscaler_card_links_limit{role}",
+    "gauge pd_autoscaler_card_links_max{role}",
+    "gauge pd_autoscaler_card_links{node}",
     "gauge pd_autoscaler_epoch",
     "gauge pd_autoscaler_fresh_nodes{role}",
     "gauge pd_autoscaler_hung_calls",
     "gauge pd_autoscaler_last_cycle_timestamp_seconds",
+    "gauge pd_autoscaler_link_state{decoder,prompt}",
     "gauge pd_autoscaler_link_up_capped",
     "gauge pd_autoscaler_link_up{decoder,prompt}",
+    "gauge pd_autoscaler_link_waves",
+    "gauge pd_autoscaler_links_wanted",
+    "gauge pd_autoscaler_links_wanted_up",
     "gauge pd_autoscaler_links{state}",
     "gauge pd_autoscaler_mode{mode}",
+    "gauge pd_autoscaler_node_state_age_max_seconds{role,state}",
     "gauge pd_autoscaler_nodes{role,state}",
     "gauge pd_autoscaler_scrape_age_max_seconds{role}",
     "gauge pd_autoscaler_serving_ratio",
@@ -48,6 +67,7 @@ GOLDEN = [
     "gauge pd_autoscaler_target_nodes{role}",
     "histogram pd_autoscaler_action_duration_seconds{action}",
     "histogram pd_autoscaler_cycle_duration_seconds",
+    "histogram pd_autoscaler_link_batch_pairs",
     "histogram pd_autoscaler_link_duration_seconds",
     "histogram pd_autoscaler_node_state_duration_seconds{role,state}",
     "histogram pd_autoscaler_phase_duration_seconds{phase}",
@@ -57,12 +77,20 @@ GOLDEN = [
 PEERS = tuple(Peer(f"p{n}", f"p{n}-i1", (Endpoint(0, n, "10.0.0.1", 26000),)) for n in (1, 2))
 
 
+def limited(node_id: str, links_max: int | None, role: Role = Role.DECODER) -> Node:
+    """Return a serving node whose card may hold so many links."""
+    node = a_node(node_id, role)
+    return replace(node, endpoints=tuple(replace(e, links_max=links_max) for e in node.endpoints))
+
+
 class Page:
     """A telemetry on a registry of its own, and what its page says."""
 
-    def __init__(self, *, pairs_max: int = 4096) -> None:
+    def __init__(self, *, pairs_max: int = 4096, nodes_max: int = 1024) -> None:
         self.registry = CollectorRegistry()
-        self.telemetry = Telemetry(self.registry, version="1.2.3", pairs_max=pairs_max)
+        self.telemetry = Telemetry(
+            self.registry, version="1.2.3", pairs_max=pairs_max, nodes_max=nodes_max
+        )
         self.sink: ReportSink = self.telemetry
 
     def after(self, *reports: Report) -> "Page":
@@ -93,16 +121,23 @@ class Page:
 
 
 def test_the_page_has_these_names_and_labels_and_no_others() -> None:
-    assert Page().after(a_busy_report()).promises() == GOLDEN
+    report = replace(
+        a_busy_report(),
+        snapshot=a_snapshot(nodes=(a_node("p1", Role.PROMPT), limited("d1", 512))),
+        card_links={"d1": 1},
+    )
+
+    assert Page().after(report).promises() == GOLDEN
 
 
 def test_every_name_ends_in_what_is_counted_or_in_its_unit() -> None:
-    whole = {"epoch", "mode", "bottleneck", "link_up", "link_up_capped", "serving_ratio"}
+    whole = {"epoch", "mode", "bottleneck", "link_state", "link_up", "serving_ratio"}
     units = ("_total", "_seconds", "_info", "nodes", "links", "calls", "signals", "alarms")
+    parts = ("pairs", "waves", "links_wanted", "links_wanted_up", "_capped", "_max", "_limit")
 
     names = [re.sub(r"^\w+ pd_autoscaler_|\{.*", "", line) for line in GOLDEN]
 
-    assert [n for n in names if n not in whole and not n.endswith(units)] == []
+    assert [n for n in names if n not in whole and not n.endswith((*units, *parts))] == []
 
 
 def test_before_the_first_report_every_closed_series_is_there_at_zero() -> None:
@@ -122,6 +157,11 @@ def test_before_the_first_report_every_closed_series_is_there_at_zero() -> None:
         for code in (*STATUS_CODES, "none", "unknown", "other")
         for verb in ("link", "unlink", "force_unlink")
     }
+    assert page.series("link_batches_total") == {("link",): 0, ("unlink",): 0, ("force_unlink",): 0}
+    assert [page.value(name) for name in ("links_wanted", "links_wanted_up", "link_waves")] == [
+        0
+    ] * 3
+    assert page.value("link_batch_pairs_count") == 0
     assert len(page.series("actions_total")) == 10 * 3
     assert set(page.series("actions_total").values()) == {0}
     assert page.series("build_info") == {("1.2.3",): 1}
@@ -285,31 +325,145 @@ def test_actions_are_counted_by_verb_and_end() -> None:
     assert page.value("action_duration_seconds_sum", action="start") == 3.0
 
 
-def test_each_pair_has_a_series_while_it_exists() -> None:
-    up, down = a_link("d1", "p1"), a_link("d1", "p2", LinkState.FAILED)
-    page = Page().after(a_report(links=(up, down)))
+def test_link_requests_are_counted_with_their_pairs_where_the_plan_was_acted_on() -> None:
+    asked: list[Action] = [
+        LinkNodes("d1", PEERS),
+        LinkNodes("d2", PEERS[:1]),
+        UnlinkNodes("d3", PEERS, force=True),
+        StopNode("p9"),
+    ]
+    planned = a_report(plan=in_waves(asked), epoch=7)
+
+    page = Page().after(planned, replace(planned, mode=Mode.PAUSED))
+
+    assert page.series("link_batches_total") == {
+        ("link",): 4,
+        ("unlink",): 0,
+        ("force_unlink",): 2,
+    }
+    assert page.value("link_batch_pairs_count") == 4
+    assert page.value("link_batch_pairs_sum") == 6
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"mode": Mode.ADVISORY},
+        {"mode": Mode.STOPPED},
+        {"epoch": 0},
+        {"decision": Hold(HoldReason.JOURNAL_FAILED)},
+    ],
+)
+def test_what_was_planned_but_not_acted_on_is_no_link_request(changed: dict[str, Any]) -> None:
+    plan = in_waves([LinkNodes("d1", PEERS)])
+
+    page = Page().after(a_report(**{"plan": plan, "epoch": 7, **changed}))
+
+    assert page.value("link_batches_total", verb="link") == 0
+    assert page.value("link_batch_pairs_count") == 0
+
+
+def test_each_pair_has_a_state_while_it_exists_and_is_up_or_not_while_it_is_wanted() -> None:
+    nodes = (
+        a_node("d1", Role.DECODER),
+        a_node("p1", Role.PROMPT),
+        a_node("p2", Role.PROMPT, NodeState.LINKING),
+        a_node("p3", Role.PROMPT, NodeState.DRAINING),
+    )
+    links = (
+        a_link("d1", "p1"),
+        a_link("d1", "p2", LinkState.FAILED),
+        a_link("d1", "p3", LinkState.UNLINKING),
+    )
+    page = Page().after(a_report(snapshot=a_snapshot(nodes=nodes), links=links))
     assert page.series("link_up") == {("d1", "p1"): 1, ("d1", "p2"): 0}
+    assert page.series("link_state") == {("d1", "p1"): 2, ("d1", "p2"): 4, ("d1", "p3"): 3}
     assert page.value("links", state="failed") == 1
+    assert (page.value("links_wanted"), page.value("links_wanted_up")) == (2, 1)
 
     page.after(a_report(links=(a_link("d1", "p1", LinkState.SUSPECT),)))
     assert page.series("link_up") == {("d1", "p1"): 0}
+    assert page.series("link_state") == {("d1", "p1"): 5}
 
     page.after(a_report(links=()))
-    assert page.series("link_up") == {}
+    assert page.series("link_up") == page.series("link_state") == {}
+    assert (page.value("links_wanted"), page.value("links_wanted_up")) == (0, 0)
+
+
+def test_the_number_of_each_link_state_is_its_own() -> None:
+    links = tuple(a_link(f"d{n}", "p1", state) for n, state in enumerate(LinkState))
+
+    numbers = Page().after(a_report(links=links)).series("link_state")
+
+    assert len(set(numbers.values())) == len(LinkState)
+
+
+@pytest.mark.parametrize(("down", "waves"), [(0, 0), (1, 1), (16, 1), (17, 2), (33, 3)])
+def test_waves_are_what_the_busiest_node_has_still_to_link(down: int, waves: int) -> None:
+    decoders = [f"d{n}" for n in range(40)]
+    nodes = (a_node("p1", Role.PROMPT), *(a_node(d, Role.DECODER) for d in decoders))
+    links = tuple(
+        a_link(d, "p1", LinkState.ABSENT if n < down else LinkState.LINKED)
+        for n, d in enumerate(decoders)
+    )
+
+    page = Page().after(a_report(snapshot=a_snapshot(nodes=nodes), links=links))
+
+    assert page.value("link_waves") == waves
 
 
 def test_above_the_cap_pairs_have_no_series_and_the_page_says_so() -> None:
     links = tuple(a_link("d1", f"p{n}") for n in range(3))
-    page = Page(pairs_max=2).after(a_report(links=links[:2]))
+    prompts = (a_node(f"p{n}", Role.PROMPT) for n in range(3))
+    calm = a_report(snapshot=a_snapshot(nodes=(a_node("d1", Role.DECODER), *prompts)))
+    page = Page(pairs_max=2).after(replace(calm, links=links[:2]))
     assert (len(page.series("link_up")), page.value("link_up_capped")) == (2, 0)
 
-    page.after(a_report(links=links))
+    page.after(replace(calm, links=links))
     assert (len(page.series("link_up")), page.value("link_up_capped")) == (0, 1)
-    assert page.value("links", state="linked") == 3
+    assert page.series("link_state") == {}
+    assert page.value("links", state="linked") == page.value("links_wanted_up") == 3
 
-    page.after(a_report(links=links[1:]))
+    page.after(replace(calm, links=links[1:]))
     assert page.series("link_up") == {("d1", "p1"): 1, ("d1", "p2"): 1}
     assert page.value("link_up_capped") == 0
+
+
+def test_a_role_has_used_of_its_link_budget_what_its_busiest_card_holds() -> None:
+    nodes = (
+        limited("p1", 512, Role.PROMPT),
+        limited("p2", 256, Role.PROMPT),
+        limited("d1", None),
+    )
+    page = Page().after(
+        a_report(snapshot=a_snapshot(nodes=nodes), card_links={"p1": 3, "p2": 5, "d1": 2})
+    )
+    assert page.series("card_links") == {("p1",): 3, ("p2",): 5, ("d1",): 2}
+    assert page.series("card_links_max") == {("prompt",): 5, ("decoder",): 2}
+    assert page.series("card_links_limit") == {("prompt",): 256}
+
+    page.after(a_report(card_links={"d1": 2}))
+    assert page.series("card_links") == {("d1",): 2}
+    assert page.series("card_links_max") == {("decoder",): 2}
+    assert page.series("card_links_limit") == {}
+
+
+def test_above_the_cap_nodes_have_no_series_and_the_page_says_so() -> None:
+    page = Page(nodes_max=1).after(a_report(card_links={"p1": 1}))
+    assert (page.series("card_links"), page.value("card_links_capped")) == ({("p1",): 1}, 0)
+
+    page.after(a_report(card_links={"p1": 1, "d1": 1}))
+    assert (page.series("card_links"), page.value("card_links_capped")) == ({}, 1)
+    assert page.series("card_links_max") == {("prompt",): 1, ("decoder",): 1}
+
+
+def test_the_age_of_a_state_is_that_of_the_node_in_it_for_longest() -> None:
+    nodes = (a_node("p1", Role.PROMPT), replace(a_node("p2", Role.PROMPT), since_s=4.0))
+    page = Page().after(a_report(snapshot=a_snapshot(nodes=nodes)))
+    assert page.series("node_state_age_max_seconds") == {("prompt", "serving"): 9.0}
+
+    page.after(a_report(snapshot=a_snapshot(nodes=())))
+    assert page.series("node_state_age_max_seconds") == {}
 
 
 def test_journal_errors_are_counted_when_told() -> None:

@@ -2,7 +2,7 @@
 
 Every label set is closed, and every series of a closed set is there from the start, at zero. What
 is unknown has no series (or is not-a-number where there is no label): it is never zero. Node ids
-appear in `link_up` alone, and only below a cap.
+appear in `link_up`, `link_state` and `card_links` alone, and only below a cap.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Info
@@ -11,12 +11,17 @@ from prometheus_client.metrics import disable_created_metrics
 from pd_autoscaler import __version__
 from pd_autoscaler.model.report import Report
 from pd_autoscaler.telemetry.actions import Actions
+from pd_autoscaler.telemetry.cards import Cards
 from pd_autoscaler.telemetry.cycles import Cycles
 from pd_autoscaler.telemetry.fleet import Fleet
 from pd_autoscaler.telemetry.links import Links
+from pd_autoscaler.telemetry.pairs import Pairs
 
 PAIRS_MAX = 64 * 64
-"""Above so many pairs there is no `link_up`: a series a pair would drown the server."""
+"""Above so many pairs none has series of its own: they would drown the server."""
+
+NODES_MAX = 1024
+"""Above so many nodes none has a series of its own."""
 
 
 class Telemetry:
@@ -28,6 +33,7 @@ class Telemetry:
         *,
         version: str = __version__,
         pairs_max: int = PAIRS_MAX,
+        nodes_max: int = NODES_MAX,
     ) -> None:
         # The library would add a gauge `…_created` to each counter and histogram: in this page,
         # and, as the switch is the process's, in any other of it.
@@ -37,7 +43,9 @@ class Telemetry:
         )
         self._cycles = Cycles(registry)
         self._fleet = Fleet(registry)
-        self._links = Links(registry, pairs_max)
+        self._links = Links(registry)
+        self._pairs = Pairs(registry, pairs_max)
+        self._cards = Cards(registry, nodes_max)
         self._actions = Actions(registry)
         self._journal_errors = Counter(
             "pd_autoscaler_journal_errors_total",
@@ -50,6 +58,8 @@ class Telemetry:
         self._cycles.take(report)
         self._fleet.take(report)
         self._links.take(report)
+        self._pairs.take(report)
+        self._cards.take(report)
         self._actions.take(report)
 
     def journal_failed(self) -> None:

@@ -26,6 +26,12 @@ class Fleet:
         self._nodes = Gauge(
             f"{name}nodes", "Nodes by role and state.", ["role", "state"], registry=registry
         )
+        self._state_age = Gauge(
+            f"{name}node_state_age_max_seconds",
+            "How long the node that has been in a state for longest is in it; absent without one.",
+            ["role", "state"],
+            registry=registry,
+        )
         self._target = Gauge(
             f"{name}target_nodes", "The standing target.", ["role"], registry=registry
         )
@@ -102,8 +108,10 @@ class Fleet:
     def _take_role(self, role: Role, snapshot: Snapshot) -> None:
         nodes = [node for node in snapshot.nodes if node.role is role]
         for state in NodeState:
-            count = sum(node.state is state for node in nodes)
-            self._nodes.labels(role.value, state.value).set(count)
+            ages = [snapshot.now_s - node.since_s for node in nodes if node.state is state]
+            self._nodes.labels(role.value, state.value).set(len(ages))
+            oldest = max(ages, default=None)
+            set_or_remove(self._state_age, (role.value, state.value), oldest)
         self._suspect.labels(role.value).set(sum(node.is_suspect for node in nodes))
         self._fresh.labels(role.value).set(snapshot.of(role).fresh)
         signals = (snapshot.node_signals.get(node.id) for node in nodes)

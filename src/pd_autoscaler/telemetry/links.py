@@ -1,13 +1,13 @@
-"""Metrics of the mesh: links by state, how tries end, and which pairs are up."""
+"""Metrics of the mesh: links by state, the requests that make and cut them, how each try ends."""
 
 from collections import Counter as Tally
-from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pd_autoscaler.datadist.status import STATUS_CODES
-from pd_autoscaler.model.link import Link, LinkState
-from pd_autoscaler.model.plan import LinkNodes, UnlinkNodes
+from pd_autoscaler.model.decision import Hold, HoldReason, Mode
+from pd_autoscaler.model.link import LinkState
+from pd_autoscaler.model.plan import Action, LinkNodes, Peer, UnlinkNodes
 from pd_autoscaler.model.report import Done, Outcome, Report, Unknown
 from pd_autoscaler.telemetry.series import OTHER, begin
 
@@ -15,16 +15,18 @@ VERBS = ("link", "unlink", "force_unlink")
 CODES = (*STATUS_CODES, "none", "unknown", OTHER)
 """Native codes; `none` where no call was made, `unknown` where a deadline passed."""
 
-_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 60.0)
+# Close together where links take their time: a quantile is interpolated between two bounds.
+_FAST_S = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4)
+_BUCKETS_S = (*_FAST_S, 0.5, 0.6, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 60.0)
+_BUCKETS_PAIRS = (1, 2, 4, 8, 12, 16)
+_ACTING = frozenset({Mode.ACTIVE, Mode.PAUSED})
 
 
 class Links:
-    """The mesh: how many links in which state, how tries end, and which pairs are up."""
+    """The mesh: how many links in which state, what was asked for, and how each try ended."""
 
-    def __init__(self, registry: CollectorRegistry, pairs_max: int) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         name = "pd_autoscaler_"
-        self._pairs_max = pairs_max
-        self._known: dict[tuple[str, str], bool] = {}
         self._states = Gauge(f"{name}links", "Links by state.", ["state"], registry=registry)
         self._attempts = Counter(
             f"{name}link_attempts_total",
@@ -38,18 +40,20 @@ class Links:
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        self._up = Gauge(
-            f"{name}link_up",
-            "1 for a pair that is linked, 0 for one that is not; absent if capped.",
-            ["decoder", "prompt"],
+        self._batches = Counter(
+            f"{name}link_batches_total",
+            "Requests to link or unlink one node's peers, in plans that were acted on.",
+            ["verb"],
             registry=registry,
         )
-        self._capped = Gauge(
-            f"{name}link_up_capped",
-            "1 while there are too many pairs for a series each.",
+        self._batch_pairs = Histogram(
+            f"{name}link_batch_pairs",
+            "Pairs in each link request, in plans that were acted on.",
+            buckets=_BUCKETS_PAIRS,
             registry=registry,
         )
         begin(self._states, LinkState)
+        begin(self._batches, VERBS)
         for code in CODES:
             for verb in VERBS:
                 self._attempts.labels(code, verb)
@@ -59,32 +63,47 @@ class Links:
         counts = Tally(link.state for link in report.links)
         for state in LinkState:
             self._states.labels(state.value).set(counts[state])
+        if _is_acted_on(report):
+            self._take_batches(report)
         for outcome in report.outcomes:
             self._take_attempt(outcome)
-        is_capped = len(report.links) > self._pairs_max
-        self._capped.set(is_capped)
-        self._take_pairs(() if is_capped else report.links)
+
+    def _take_batches(self, report: Report) -> None:
+        for action in report.plan.actions:
+            verb, peers = _asked(action)
+            if verb:
+                self._batches.labels(verb).inc()
+            if verb == "link":
+                self._batch_pairs.observe(len(peers))
 
     def _take_attempt(self, outcome: Outcome) -> None:
-        match outcome.action:
-            case LinkNodes(prompts=peers):
-                verb = "link"
-            case UnlinkNodes(peers=peers, force=force):
-                verb = "force_unlink" if force else "unlink"
-            case _:
-                return
+        verb, peers = _asked(outcome.action)
+        if not verb:
+            return
         self._attempts.labels(_code(outcome), verb).inc(len(peers))
         if verb == "link" and isinstance(outcome, Done):
             self._durations.observe(outcome.took_s)
 
-    def _take_pairs(self, links: Iterable[Link]) -> None:
-        seen = {link.pair: link.state is LinkState.LINKED for link in links}
-        for pair in self._known.keys() - seen.keys():
-            self._up.remove(*pair)
-        for pair, is_up in seen.items():
-            if self._known.get(pair) is not is_up:
-                self._up.labels(*pair).set(is_up)
-        self._known = seen
+
+def _asked(action: Action) -> tuple[str, tuple[Peer, ...]]:
+    """Return what is asked of a node's links, and to which peers; no verb if nothing is."""
+    match action:
+        case LinkNodes(prompts=peers):
+            return "link", peers
+        case UnlinkNodes(peers=peers, force=force):
+            return "force_unlink" if force else "unlink", peers
+        case _:
+            return "", ()
+
+
+def _is_acted_on(report: Report) -> bool:
+    """Whether the plan's actions were begun, as far as a report tells.
+
+    Nothing is begun in advisory or stopped mode, without an epoch, or without a journal.
+    """
+    decision = report.decision
+    is_unwritten = isinstance(decision, Hold) and decision.reason is HoldReason.JOURNAL_FAILED
+    return report.mode in _ACTING and report.epoch > 0 and not is_unwritten
 
 
 def _code(outcome: Outcome) -> str:
