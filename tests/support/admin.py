@@ -66,8 +66,13 @@ class StandInControl:
 class StandInJournal:
     """Has these entries, newest first, and refuses every write: the admin API only reads."""
 
-    def __init__(self, entries: Sequence[dict[str, object]] = ()) -> None:
+    def __init__(
+        self,
+        entries: Sequence[dict[str, object]] = (),
+        attempts: Sequence[dict[str, object]] = (),
+    ) -> None:
         self.entries = list(entries)
+        self.attempts = list(attempts)
         self.failure: Exception | None = None
 
     async def history(self, *, limit: int) -> list[dict[str, object]]:
@@ -75,6 +80,15 @@ class StandInJournal:
         if self.failure is not None:
             raise self.failure
         return self.entries[:limit]
+
+    async def link_events(
+        self, decoder: str, prompt: str, *, limit: int
+    ) -> list[dict[str, object]]:
+        """Return the newest attempts at a pair."""
+        if self.failure is not None:
+            raise self.failure
+        pair = {decoder, prompt}
+        return [a for a in self.attempts if {a["node"], a["peer"]} == pair][:limit]
 
     async def remembered(self) -> Remembered:
         """Refuse."""
@@ -190,6 +204,7 @@ def a_rich_report(*, mode: Mode = Mode.PAUSED, cycle: int = 1234, now_s: float =
         alarms=("link decoder-1 - prompt-3 has hung for 95 s: LLM-DataDist does not answer",),
         phase_s={"observe": 0.41, "decide": 0.002},
         hung_calls={"decoder-1": 1, "decoder-0": 0},
+        epoch=7,
         engine_load={"decoder-3": EngineLoad(waiting=0, running=3)},
     )
 
@@ -214,6 +229,18 @@ def a_rich_history(newest_unix_s: float = START_UNIX_S) -> list[dict[str, object
     ]
 
 
+def a_rich_past(newest_unix_s: float = START_UNIX_S) -> list[dict[str, object]]:
+    """Return what a journal knows of the pair that failed in `a_rich_report`, newest first."""
+    pair: dict[str, object] = {"node": "decoder-2", "peer": "prompt-3", "verb": "link"}
+    code = "LLM_LINK_FAILED"
+    refused = {"outcome": "failed", "code": code, "why": code, "took_s": 5.0}
+    hung = {"outcome": "unknown", "code": "", "why": "no answer within 12 s", "took_s": 12.0}
+    return [
+        {"at_unix_s": newest_unix_s - 12.0, **pair, **refused},
+        {"at_unix_s": newest_unix_s - 37.0, **pair, **hung},
+    ]
+
+
 def _nodes(at_s: float) -> tuple[Node, ...]:
     def node(role: Role, number: int, state: NodeState, age_s: float, why: str = "") -> Node:
         name = f"{role}-{number}"
@@ -226,7 +253,7 @@ def _nodes(at_s: float) -> tuple[Node, ...]:
             why=why,
             incarnation=f"{name}-i1",
             endpoints=(endpoint,),
-            agent_url=f"http://10.0.0.{number}:9000",
+            agent_urls=(f"http://10.0.0.{number}:9000",),
             metrics_url=f"http://10.0.0.{number}:9000/metrics",
             ready_at_s=at_s + 23.0 if state is NodeState.LINKING else None,
             is_suspect=name == "decoder-1",

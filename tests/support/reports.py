@@ -28,7 +28,7 @@ def a_node(
         since_s=1.0,
         incarnation=f"{node_id}-i1",
         endpoints=(Endpoint(0, 2**63 + len(node_id), "10.0.0.1", 26000),),
-        agent_url=f"http://{node_id}:9000",
+        agent_urls=(f"http://{node_id}:9000",),
         is_suspect=is_suspect,
     )
 

@@ -65,7 +65,7 @@ async def test_the_links_are_those_of_the_newest_report() -> None:
     assert answer == (200, links_view(report, now_s=NOW_S, pairs_max=3))
 
 
-@pytest.mark.parametrize("path", ["/v1/state", "/v1/links"])
+@pytest.mark.parametrize("path", ["/v1/state", "/v1/links", "/v1/explain"])
 async def test_before_the_first_cycle_it_says_when_to_ask_again(path: str) -> None:
     async with (
         served(AdminParts()) as url,

@@ -49,6 +49,12 @@ async def test_every_question_is_answered_by_the_daemon() -> None:
         assert (await client.state())["cycle"] == 1234
         assert (await client.links())["cycle"] == 1234
         assert await client.history(limit=3) == {"entries": []}
+        assert len((await client.explain())["pairs"]) == 2
+        assert (await client.explain(node="decoder-1"))["node"]["id"] == "decoder-1"
+        told = await client.explain(decoder="decoder-3", prompt="prompt-3")
+        assert [pair["state"] for pair in told["pairs"]] == ["linking"]
+        with pytest.raises(ConfigError, match="there is no node 'a&b=c'; there are decoder-0, "):
+            await client.explain(node="a&b=c")
         assert await client.pause(everything=True) == {"mode": "stopped"}
         assert await client.resume() == {"mode": "active"}
         assert (await client.scale(prompt=2, decoder=3))["decoder"] == 3
@@ -68,9 +74,9 @@ async def test_every_question_is_answered_by_the_daemon() -> None:
         (400, ConfigError),
         (401, ConfigError),
         (403, ConfigError),
+        (404, ConfigError),
         (413, ConfigError),
         (415, ConfigError),
-        (404, PermanentError),
         (409, PermanentError),
         (500, PermanentError),
         (503, TransientError),

@@ -9,7 +9,7 @@ from pd_autoscaler.admin.links_view import links_view
 from pd_autoscaler.admin.state_view import state_view
 from pd_autoscaler.model.decision import Hold, HoldReason, Target
 from pd_autoscaler.model.facts import EngineLoad
-from pd_autoscaler.model.link import LinkState
+from pd_autoscaler.model.link import LinkState, Wait
 from pd_autoscaler.model.node import NodeState, Role
 from pd_autoscaler.model.plan import Action, StartNode
 from pd_autoscaler.model.report import Done, Failed, Outcome, Unknown
@@ -43,7 +43,7 @@ def node(name: str, role: str, cluster_id: str) -> dict[str, Any]:
         "is_suspect": False,
         "attempts": 0,
         "incarnation": f"{name}-i1",
-        "agent_url": f"http://{name}:9000",
+        "agent_urls": [f"http://{name}:9000"],
         "metrics_url": "",
         "endpoints": [{"rank": 0, "cluster_id": cluster_id, "ip": "10.0.0.1", "port": 26000}],
         "engine": None,
@@ -94,6 +94,7 @@ def test_the_state_says_everything_of_a_busy_cycle() -> None:
                 "hung_calls": 1,
             },
         ],
+        "is_meshed": True,
         "links": {
             "absent": 0,
             "linking": 0,
@@ -253,6 +254,7 @@ def test_the_links_say_state_age_code_and_next_try_of_each_pair() -> None:
         },
         "hung_calls": {"decoder-1": 1},
         "is_complete": True,
+        "is_meshed": True,
     }
     assert len(pairs) == 16
     assert pairs["decoder-2", "prompt-3"] == {
@@ -278,6 +280,15 @@ def test_too_many_pairs_leave_out_those_that_are_linked() -> None:
         ("decoder-2", "failed"),
         ("decoder-3", "linking"),
     ]
+
+
+def test_a_pair_that_waits_says_what_for_and_others_do_not() -> None:
+    wait = Wait("decoder-2", "prompt-3", "the card of prompt-3 is full")
+    tried = Wait("decoder-1", "prompt-3", "3 tries failed", NOW_S + 6.0)
+    said = links_view(replace(a_rich_report(), waits=(wait, tried)), now_s=NOW_S, pairs_max=100)
+
+    waits = {(p["decoder"], p["prompt"]): p["wait"] for p in said["pairs"] if "wait" in p}
+    assert waits == {("decoder-2", "prompt-3"): "the card of prompt-3 is full"}
 
 
 def test_the_matrix_names_nodes_that_want_links_and_those_only_a_link_still_names() -> None:

@@ -16,6 +16,8 @@ from pd_autoscaler.admin.links_view import links_view
 from pd_autoscaler.admin.state_view import state_view
 from pd_autoscaler.cli import invoke
 from pd_autoscaler.cli.console import DEFAULT_URL, duration, plain
+from pd_autoscaler.cli.tables import remarks, troubled
+from pd_autoscaler.model.link import LinkState, Wait
 from tests.support.admin import (
     NOW_S,
     TOKEN,
@@ -23,9 +25,11 @@ from tests.support.admin import (
     StandInControl,
     StandInJournal,
     a_rich_history,
+    a_rich_past,
     a_rich_report,
     served,
 )
+from tests.support.reports import a_report
 
 HERE = Path(__file__).parent
 NOBODY = "http://127.0.0.1:1"
@@ -73,13 +77,18 @@ async def beside(here: Here, *arguments: str, **env: str) -> Ran:
 def rich_parts() -> AdminParts:
     """Return an API with much to show."""
     return AdminParts(
-        control=StandInControl(a_rich_report()), journal=StandInJournal(a_rich_history())
+        control=StandInControl(a_rich_report()),
+        journal=StandInJournal(a_rich_history(), a_rich_past()),
     )
 
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("status", ("status", "--links")), ("history", ("history",))],
+    [
+        ("status", ("status", "--links")),
+        ("history", ("history",)),
+        ("explain", ("explain", "prompt-3")),
+    ],
 )
 async def test_answers_are_tables_for_people(name: str, arguments: tuple[str, ...]) -> None:
     async with served(rich_parts()) as url:
@@ -174,6 +183,10 @@ HELP = "('--help' lists what there is)"
         (("scale", "--prompt", "1"), f"Missing option '--decoder'. {HELP}"),
         (("drain",), f"Missing argument 'node'. {HELP}"),
         (
+            ("explain", "p1", "d1", "d2"),
+            f"Invalid value: 3 names: give a node, or a decoder and a prompt {HELP}",
+        ),
+        (
             ("status", "--url", "localhost"),
             f"'localhost' is not the address of a daemon; give one as {DEFAULT_URL} {WHERE}",
         ),
@@ -186,6 +199,25 @@ def test_wrong_input_is_one_sentence_and_code_2(
     assert here(*arguments) == Ran(2, "", f"error: {error}\n")
 
 
+def test_an_empty_address_is_refused_and_not_taken_for_the_default(here: Here) -> None:
+    fix = f"is empty; give the daemon's admin address, such as {DEFAULT_URL}, or"
+
+    for command in ("status", "resume"):
+        by_variable = here(command, PD_AUTOSCALER_URL="")
+        by_option = here(command, "--url", "")
+
+        assert by_variable == Ran(2, "", f"error: PD_AUTOSCALER_URL {fix} unset it\n")
+        assert by_option == Ran(2, "", f"error: --url {fix} leave it out\n")
+
+
+async def test_an_address_given_by_option_goes_over_an_empty_variable(here: Here) -> None:
+    parts = rich_parts()
+    async with served(parts) as url:
+        ran = await beside(here, "resume", "--url", url, PD_AUTOSCALER_URL="")
+
+    assert (ran.code, parts.control.told) == (0, ["resume"])
+
+
 async def test_what_the_daemon_refuses_is_one_sentence_and_code_2(here: Here) -> None:
     async with served(rich_parts()) as url:
         ran = await beside(here, "scale", "--prompt", "9", "--decoder", "1", PD_AUTOSCALER_URL=url)
@@ -194,7 +226,67 @@ async def test_what_the_daemon_refuses_is_one_sentence_and_code_2(here: Here) ->
     assert ran == Ran(2, "", error)
 
 
-@pytest.mark.parametrize("command", ["status", "history", "resume"])
+async def test_explain_takes_a_pair_a_node_or_nothing(here: Here) -> None:
+    async with served(rich_parts()) as url:
+        pair = await beside(here, "explain", "decoder-2", "prompt-3", PD_AUTOSCALER_URL=url)
+        everything = await beside(here, "explain", "--json", PD_AUTOSCALER_URL=url)
+        nobody = await beside(here, "explain", "decoder-9", PD_AUTOSCALER_URL=url)
+
+    assert (pair.code, pair.out.splitlines()[0]) == (0, "decoder-2 - prompt-3")
+    tried = "  tried 40 s ago: link ended unknown after 12 s: no answer within 12 s"
+    assert tried in pair.out.splitlines()
+    assert [p["decoder"] for p in json.loads(everything.out)["pairs"]] == ["decoder-1", "decoder-2"]
+    assert (nobody.code, nobody.out) == (2, "")
+    assert nobody.error.startswith("error: there is no node 'decoder-9'; there are decoder-0, ")
+
+
+async def test_explain_counts_what_it_leaves_out_and_says_when_all_is_up(here: Here) -> None:
+    parts = rich_parts()
+    parts.limits = {"explained_max": 1}
+    async with served(parts) as url:
+        some = await beside(here, "explain", PD_AUTOSCALER_URL=url)
+        parts.control.latest = a_report()
+        none = await beside(here, "explain", PD_AUTOSCALER_URL=url)
+
+    assert some.out.splitlines()[-1] == "1 more pairs are wanted and not up"
+    assert none == Ran(0, "every pair that is wanted is up\n", "")
+
+
+async def test_where_engines_connect_by_themselves_the_links_are_said_to_be_off(here: Here) -> None:
+    parts = rich_parts()
+    parts.control.latest = replace(a_rich_report(), links=(), waits=(), is_meshed=False)
+    off = "engines connect by themselves, links are off (links.linker: none)"
+    async with served(parts) as url:
+        status = await beside(here, "status", "--links", PD_AUTOSCALER_URL=url)
+        everything = await beside(here, "explain", PD_AUTOSCALER_URL=url)
+        pair = await beside(here, "explain", "decoder-2", "prompt-3", PD_AUTOSCALER_URL=url)
+
+    said = " ".join(status.out.split())
+    assert f"links {off}; hung calls: decoder-1 1" in said
+    assert "decoder \\ prompt" not in status.out
+    assert everything == Ran(0, f"{off}\n", "")
+    assert f"  not wanted: {off}" in pair.out.splitlines()
+
+
+def test_a_node_that_takes_longer_than_the_median_is_late_and_not_overdue() -> None:
+    state = state_view(a_rich_report(), now_s=NOW_S + 60.0, version="1")
+
+    assert "prompt-3: 2 of 4 links are up; later than usual" in remarks(state)
+
+
+def test_a_troubled_pair_says_code_and_tries_once() -> None:
+    report = a_rich_report()
+    failed = next(link for link in report.links if link.state is LinkState.FAILED)
+    repeated = replace(failed, why=failed.code)
+    wait = Wait(failed.decoder, failed.prompt, "3 tries failed", failed.retry_at_s)
+    said = links_view(replace(report, links=(repeated,), waits=(wait,)), now_s=NOW_S, pairs_max=100)
+
+    assert troubled(said) == [
+        "decoder-2 - prompt-3: failed for 15s, LLM_LINK_FAILED, 3 failed tries, next try in 6.0s"
+    ]
+
+
+@pytest.mark.parametrize("command", ["status", "explain", "history", "resume"])
 async def test_where_no_daemon_answers_the_code_is_1(here: Here, command: str) -> None:
     error = (
         f"error: no daemon answers at {NOBODY} (Connection refused); start it with "
@@ -302,7 +394,7 @@ def test_the_installed_policies_are_listed(here: Here) -> None:
 
 
 def test_the_help_is_as_it_was_last_agreed(here: Here) -> None:
-    mine = "status history pause resume scale drain check-config policies"
+    mine = "status explain history pause resume scale drain check-config policies"
     commands = mine.split(" ")
     said = []
     for command in commands:
@@ -319,7 +411,7 @@ def test_the_help_of_all_lists_the_commands_and_the_exit_codes(here: Here) -> No
     assert (ran.code, ran.error) == (0, "")
     assert ran.out.startswith("Usage: pd-autoscaler [OPTIONS] COMMAND [ARGS]...\n")
     listed = [line.split()[0] for line in ran.out.partition("Commands:")[2].splitlines() if line]
-    for command in ("run", "cluster", "status", "history", "check-config", "policies"):
+    for command in ("run", "cluster", "status", "explain", "history", "check-config", "policies"):
         assert command in listed
     codes = (
         "Exit codes: 0 done; 1 failed, or no daemon answered; 2 wrong input (an option, a value, "

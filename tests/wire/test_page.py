@@ -13,13 +13,14 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from pd_autoscaler.admin.serve import serve
 from pd_autoscaler.model.decision import Mode
-from pd_autoscaler.model.link import LinkState
+from pd_autoscaler.model.link import LinkState, Wait
 from pd_autoscaler.model.report import Report
 from tests.support.admin import (
     AdminParts,
     StandInControl,
     StandInJournal,
     a_rich_history,
+    a_rich_past,
     a_rich_report,
     served,
 )
@@ -140,8 +141,8 @@ async def test_the_heat_map_has_a_cell_with_its_story_for_every_pair(browser: Br
         titles = [await cell.get_attribute("title") for cell in await cells.all()]
         assert titles[0] == "decoder-0 \u2192 prompt-0: linked for 1 h 40 m"
         assert titles[11] == (
-            "decoder-2 \u2192 prompt-3: failed for 15 s, 3 failed tries, LLM_LINK_FAILED, "
-            "the peer did not answer, next try in 6.0 s"
+            "decoder-2 \u2192 prompt-3: failed for 15 s, LLM_LINK_FAILED, the peer did not answer, "
+            "3 failed tries, next try in 6.0 s"
         )
         marks = [text or " " for text in await cells.all_inner_texts()]
         assert "".join(marks) == (
@@ -154,6 +155,52 @@ async def test_the_heat_map_has_a_cell_with_its_story_for_every_pair(browser: Br
             "decoder-2",
             "decoder-3",
         ]
+
+
+async def test_a_cell_that_is_not_up_tells_its_story_to_mouse_and_keyboard(
+    browser: Browser,
+) -> None:
+    parts = rich_parts()
+    parts.journal.attempts = a_rich_past()
+    async with served(parts) as url, opened(browser, url) as seen:
+        page, story = seen.page, seen.page.locator("#explanation")
+        await expect(page.locator("button.cell")).to_have_count(3)
+        failed = page.locator("button.cell.failed")
+        await failed.click()
+
+        await expect(story.locator("h3")).to_have_text("decoder-2 \u2192 prompt-3")
+        await expect(story.locator("li").nth(3)).to_have_text(
+            "tried 40 s ago: link ended unknown after 12 s: no answer within 12 s"
+        )
+        await expect(failed).to_have_attribute("aria-expanded", "true")
+        # The matrix is made anew each second: the focus must stay, and so must what was chosen.
+        parts.control.latest = a_rich_report(cycle=1235)
+        await expect(page.locator("#cycle")).to_contain_text("cycle 1235")
+        await expect(failed).to_be_focused()
+        await expect(failed).to_have_attribute("aria-expanded", "true")
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(story.locator("h3")).to_have_text("decoder-3 \u2192 prompt-3")
+        await page.keyboard.press("Escape")
+        await expect(story).to_be_hidden()
+
+
+async def test_a_story_goes_on_as_the_pair_does_and_ends_with_its_node(browser: Browser) -> None:
+    parts = rich_parts()
+    async with served(parts) as url, opened(browser, url) as seen:
+        story = seen.page.locator("#explanation")
+        await seen.page.locator("button.cell.suspect").click()
+        await expect(story).to_contain_text("suspect for 98 s")
+
+        parts.control.latest = replace(a_rich_report(cycle=1235), links=())
+        await expect(story).to_contain_text("absent: the controller keeps no such pair")
+        snapshot = replace(a_rich_report().snapshot, nodes=())
+        parts.control.latest = replace(a_rich_report(), snapshot=snapshot, links=())
+        await expect(story).to_contain_text("there is no node 'decoder-1'; there are no nodes")
+        await expect(seen.page.locator("#unreachable")).to_be_hidden()
+        # The browser itself notes each 404.
+        assert all("404" in complaint for complaint in seen.complaints)
+        seen.complaints.clear()
 
 
 async def test_the_chart_begins_with_what_the_journal_remembers(browser: Browser) -> None:
@@ -191,6 +238,27 @@ async def test_it_follows_the_daemon_from_second_to_second(browser: Browser) -> 
         await expect(seen.page.locator("#alarms")).to_be_hidden()
         await expect(seen.page.locator("#mode-banner")).to_be_hidden()
         await expect(seen.page.locator(".cell.absent")).to_have_count(16)
+
+
+async def test_where_engines_connect_by_themselves_the_matrix_says_so(browser: Browser) -> None:
+    report = replace(a_rich_report(), links=(), is_meshed=False)
+    async with served(rich_parts(report)) as url, opened(browser, url) as seen:
+        await expect(seen.page.locator("#matrix")).to_have_text(
+            "Engines connect by themselves, links are off (links.linker: none)."
+        )
+        await expect(seen.page.locator("#link-legend")).to_be_hidden()
+        assert await seen.page.locator(".cell").count() == 0
+
+
+async def test_code_and_tries_of_a_pair_are_said_once(browser: Browser) -> None:
+    report = a_rich_report()
+    links = tuple(replace(link, why=link.code) for link in report.links)
+    waits = (Wait("decoder-2", "prompt-3", "3 tries failed", 1006.0),)
+    shown = replace(report, links=links, waits=waits)
+    async with served(rich_parts(shown)) as url, opened(browser, url) as seen:
+        await expect(seen.page.locator("#trouble td.words").last).to_have_text(
+            "LLM_LINK_FAILED, 3 failed tries, next try in 6.0 s"
+        )
 
 
 async def test_it_says_when_the_daemon_does_not_answer_and_when_it_is_back(
@@ -236,6 +304,9 @@ async def test_a_nodes_name_is_shown_as_text_whatever_it_holds(browser: Browser)
         await expect(seen.page.locator("#alarms li")).to_have_text(name)
         await expect(seen.page.locator("#nodes td").first).to_have_text(name)
         await expect(seen.page.locator(".matrix .head").first).to_have_text(name)
+        await seen.page.locator("button.cell.suspect").click()
+        await expect(seen.page.locator("#explanation h3")).to_have_text(f"decoder-0 \u2192 {name}")
+        await expect(seen.page.locator("#explanation li").first).to_contain_text(name)
         assert await seen.page.locator("img").count() == 0
 
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,7 @@ FILES = {
     "whole.yaml": WHOLE,
     "key.yaml": WHOLE + "loop: {perod_s: 5}\n",
     "bounds.yaml": WHOLE + "guard: {prompt_min: 5, prompt_max: 2}\n",
+    "tls.yaml": WHOLE + "links: {has_tls: true, timeout_ms: 200}\n",
     "policy.yaml": WHOLE + "loop: {policy: quee-pressure}\n",
     "parameter.yaml": WHOLE + "loop: {policy_params: {headrom: 1}}\n",
     "value.yaml": WHOLE + "loop: {policy_params: {headroom: much}}\n",
@@ -56,6 +57,7 @@ WRONG = [
     # What the settings say.
     ("run --config key.yaml", "key.yaml:5: loop.perod_s", "did you mean loop.period_s?"),
     ("run --config bounds.yaml", "guard.prompt_min (5)", "guard.prompt_max (2)"),
+    ("run --config tls.yaml", "links.timeout_ms (200)", "set links.timeout_ms to 2000 or more"),
     ("run --config policy.yaml", "no policy 'quee-pressure'", "installed: fixed-ratio"),
     ("run --config whole.yaml --policy nope", "no policy 'nope'", "installed: fixed-ratio"),
     ("run --config parameter.yaml", "no parameter 'headrom'", "did you mean 'headroom'?"),
@@ -207,8 +209,11 @@ def test_a_process_of_its_own_ends_with_2_and_leaves_nothing_behind(
 
 def children_of(pid: int) -> set[str]:
     """Name the processes that a process has started and not yet reaped."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return {child for task in tasks for child in (task / "children").read_text().split()}
+    found: set[str] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # A thread may end meanwhile.
+            found.update((task / "children").read_text().split())
+    return found
 
 
 def ended_of(session: int) -> list[int]:

@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from pd_autoscaler.admin import access, pages
 from pd_autoscaler.admin.access import RefusedError, as_json
 from pd_autoscaler.admin.bodies import body_of
+from pd_autoscaler.admin.explain_view import asked_of, explain_view
 from pd_autoscaler.admin.links_view import links_view
 from pd_autoscaler.admin.state_view import state_view
 from pd_autoscaler.model.report import Report
@@ -34,13 +35,15 @@ def build_app(
     healthy: Callable[[], tuple[bool, str]],
     history_max: int = 1000,
     pairs_max: int = 10_000,
+    explained_max: int = 20,
     clock: Callable[[], float] = anyio.current_time,
 ) -> web.Application:
     """Return the app that shows what the loop does and takes an operator's commands.
 
     `ready` and `healthy` answer with a reason where they say no. With a `token` writes need it as
     a bearer token; without one only this machine may write. `history_max` bounds one answer of
-    /v1/history, `pairs_max` one of /v1/links. `clock` is monotonic seconds, as in a report.
+    /v1/history, `pairs_max` one of /v1/links, `explained_max` the pairs of one of /v1/explain.
+    `clock` is monotonic seconds, as in a report.
     """
     admin = _Admin(
         control=control,
@@ -51,6 +54,7 @@ def build_app(
         healthy=healthy,
         history_max=history_max,
         pairs_max=pairs_max,
+        explained_max=explained_max,
         clock=clock,
     )
     app = web.Application(
@@ -66,6 +70,7 @@ def build_app(
             web.get("/v1/state", admin.get_state),
             web.get("/v1/links", admin.get_links),
             web.get("/v1/history", admin.get_history),
+            web.get("/v1/explain", admin.get_explain),
             web.post("/v1/pause", admin.post_pause),
             web.post("/v1/resume", admin.post_resume),
             web.post("/v1/target", admin.post_target),
@@ -86,6 +91,7 @@ class _Admin:
     healthy: Callable[[], tuple[bool, str]]
     history_max: int
     pairs_max: int
+    explained_max: int
     clock: Callable[[], float]
 
     async def get_healthz(self, _request: web.Request) -> web.Response:
@@ -112,6 +118,17 @@ class _Admin:
     async def get_history(self, request: web.Request) -> web.Response:
         limit = _limit(request.query.get("limit", str(HISTORY_LIMIT)), limit_max=self.history_max)
         return as_json({"entries": await self.journal.history(limit=limit)})
+
+    async def get_explain(self, request: web.Request) -> web.Response:
+        report = self._latest()
+        said = await explain_view(
+            asked_of(request.query, report),
+            report,
+            self.journal,
+            now_s=self.clock(),
+            pairs_max=self.explained_max,
+        )
+        return as_json(said)
 
     async def post_pause(self, request: web.Request) -> web.Response:
         body = await body_of(request, {"all": bool})

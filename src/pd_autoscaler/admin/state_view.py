@@ -20,7 +20,8 @@ def state_view(report: Report, *, now_s: float, version: str) -> Json:
     """Return the answer of GET /v1/state.
 
     Keys that end in `_s` are seconds; `*_unix_s` are wall time. None is unknown, never zero.
-    `hold` is why the standing target stays, null where it was free to move.
+    `hold` is why the standing target stays, null where it was free to move. Where `is_meshed` is
+    false engines connect by themselves: there are no links.
     """
     snapshot = report.snapshot
     passed_s = max(0.0, now_s - snapshot.now_s)
@@ -44,6 +45,7 @@ def state_view(report: Report, *, now_s: float, version: str) -> Json:
         "alarms": list(report.alarms),
         "signals": {role.value: _role_signals(snapshot.of(role), passed_s) for role in Role},
         "nodes": [_node(node, report, now_s) for node in snapshot.nodes],
+        "is_meshed": report.is_meshed,
         "links": link_counts(report),
         "hung_calls": {node_id: n for node_id, n in sorted(report.hung_calls.items()) if n},
         "plan": {
@@ -110,7 +112,7 @@ def _node(node: Node, report: Report, now_s: float) -> Json:
         "is_suspect": node.is_suspect,
         "attempts": node.attempts,
         "incarnation": node.incarnation,
-        "agent_url": node.agent_url,
+        "agent_urls": list(node.agent_urls),
         "metrics_url": node.metrics_url,
         "endpoints": [
             # A uint64 as text: most JSON readers would lose its last digits.

@@ -1,10 +1,13 @@
 """What the commands share: the options of who is asked, and how answers are printed."""
 
 import json
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pd_autoscaler.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,11 +17,30 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+URL_VARIABLE = "PD_AUTOSCALER_URL"
 PIPE_COLUMNS = 140
 """Width of tables that do not go to a terminal."""
 
+
+def _not_empty(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """Refuse an address that was given and is empty: the default may be another controller."""
+    source = context.get_parameter_source(parameter.name or "")
+    # An empty variable counts as none for the library, so it cannot be told from the value.
+    is_default = source is not None and source.name == "DEFAULT"
+    is_empty_variable = is_default and os.environ.get(URL_VARIABLE) == ""
+    if value and not is_empty_variable:
+        return value
+    name, other = (URL_VARIABLE, "unset it") if is_empty_variable else ("--url", "leave it out")
+    raise ConfigError(
+        f"{name} is empty; give the daemon's admin address, such as {DEFAULT_URL}, or {other}"
+    )
+
+
 Url = Annotated[
-    str, typer.Option("--url", envvar="PD_AUTOSCALER_URL", help="The daemon's admin address.")
+    str,
+    typer.Option(
+        "--url", envvar=URL_VARIABLE, help="The daemon's admin address.", callback=_not_empty
+    ),
 ]
 Token = Annotated[
     str | None,
@@ -49,8 +71,7 @@ def ask(url: str, token: str | None, question: "Callable[[AdminClient], Awaitabl
 
 def console() -> "Console":
     """Return a console that prints text as it is: no markup is read out of node names."""
-    import os  # noqa: PLC0415  # with its only user
-    import sys  # noqa: PLC0415  # as above
+    import sys  # noqa: PLC0415  # with its only user
 
     from rich.console import Console  # noqa: PLC0415  # as above
 

@@ -26,8 +26,9 @@ MODES = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add status and history."""
+    """Add status, explain and history."""
     app.command()(status)
+    app.command()(explain)
     app.command()(history)
 
 
@@ -59,14 +60,43 @@ def status(
     out.print(tables.nodes(state))
     for line in tables.remarks(state):
         out.print(line)
-    out.print(_links_line(state))
-    if links is not None:
+    out.print(tables.links_line(state))
+    if links is not None and links["is_meshed"]:
         out.print(tables.matrix(links))
         out.print(tables.legend())
         if not links["is_complete"]:
             out.print("too many pairs to show all: those that are linked are left out")
         for line in tables.troubled(links):
             out.print(line)
+
+
+def explain(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NODE | DECODER PROMPT",
+            help="As 'status' names them; none: every pair that is wanted and not up.",
+            show_default=False,
+        ),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why a node does not serve or a pair is not linked.
+
+    What was tried and how it ended, what comes next and when.
+    """
+    asked = _asked(names or [])
+    answer = ask(url, token, lambda daemon: daemon.explain(**asked))
+    if as_json:
+        print_json(answer)
+        return
+    from pd_autoscaler.cli import tables  # noqa: PLC0415  # --help must not pay for it
+
+    out = console()
+    for line in tables.explanations(answer):
+        out.print(line, soft_wrap=True)
 
 
 def history(
@@ -91,6 +121,18 @@ def history(
         typer.echo("nothing has changed yet")
 
 
+def _asked(names: list[str]) -> dict[str, str]:
+    match names:
+        case []:
+            return {}
+        case [node]:
+            return {"node": node}
+        case [decoder, prompt]:
+            return {"decoder": decoder, "prompt": prompt}
+        case _:
+            raise typer.BadParameter(f"{len(names)} names: give a node, or a decoder and a prompt")
+
+
 def _decision_lines(state: Json) -> list[str]:
     lines = [f"policy     {_decision(state['decision'])}"]
     gates = f"; gates: {', '.join(state['gates'])}" if state["gates"] else ""
@@ -107,13 +149,6 @@ def _decision(decision: Json) -> str:
     if decision["kind"] == "hold":
         return f"hold ({decision['reason']}){_after(': ', decision['detail'])}"
     return f"{decision['prompt']}P:{decision['decoder']}D{_after(': ', decision['why'])}"
-
-
-def _links_line(state: Json) -> str:
-    counts = [f"{count} {name}" for name, count in state["links"].items() if count]
-    hung = [f"{plain(node_id)} {count}" for node_id, count in state["hung_calls"].items()]
-    text = f"links      {', '.join(counts) or 'none'}"
-    return f"{text}; hung calls: {', '.join(hung)}" if hung else text
 
 
 def _after(mark: str, text: str) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pd_autoscaler.cli.console import Json, duration, plain
+from pd_autoscaler.core.scene import UNMESHED
 
 GOOD, COMING, WARN, BAD, DIM = "green", "cyan", "yellow", "bold red", "dim"
 
@@ -84,10 +85,18 @@ def remarks(state: Json) -> list[str]:
             said.append(node["why"])
         if node["ready_in_s"] is not None:
             due_s = node["ready_in_s"]
-            said.append(f"ready in about {duration(due_s)}" if due_s else "overdue")
+            said.append(f"ready in about {duration(due_s)}" if due_s else "later than usual")
         if said:
             lines.append(plain(f"{node['id']}: {'; '.join(said)}"))
     return lines
+
+
+def links_line(state: Json) -> str:
+    """Return how many pairs are in each state, and whose native calls hang."""
+    counts = [f"{count} {name}" for name, count in state["links"].items() if count]
+    hung = [f"{plain(node_id)} {count}" for node_id, count in state["hung_calls"].items()]
+    text = f"links      {', '.join(counts) or ('none' if state['is_meshed'] else UNMESHED)}"
+    return f"{text}; hung calls: {', '.join(hung)}" if hung else text
 
 
 def matrix(links: Json) -> Table:
@@ -119,13 +128,34 @@ def troubled(links: Json) -> list[str]:
 
 
 def _told(pair: Json) -> str:
-    said = [f"{pair['state']} for {duration(pair['age_s'])}", pair["why"], pair["code"]]
+    said = [f"{pair['state']} for {duration(pair['age_s'])}", pair["code"]]
+    said += [pair["why"] if pair["why"] != pair["code"] else "", pair.get("wait", "")]
     if pair["attempts"]:
         said.append(f"{pair['attempts']} failed {'try' if pair['attempts'] == 1 else 'tries'}")
     if pair["next_try_s"] is not None:
         due_s = pair["next_try_s"]
         said.append(f"next try in {duration(due_s)}" if due_s else "next try now")
     return ", ".join(part for part in said if part)
+
+
+def explanations(said: Json) -> list[str]:
+    """Return the answer of `explain`, a line for each of its sentences."""
+    lines = []
+    if said["node"] is not None:
+        lines += _titled(said["node"]["id"], said["node"]["lines"])
+    for pair in said["pairs"]:
+        lines += _titled(f"{pair['decoder']} - {pair['prompt']}", pair["lines"])
+    if said["more"]:
+        lines.append(f"{said['more']} more pairs are wanted and not up")
+    if not said["is_meshed"] and said["node"] is None and not said["pairs"]:
+        lines.append(UNMESHED)
+    elif not lines:
+        lines.append("every pair that is wanted is up")
+    return [plain(line) for line in lines]
+
+
+def _titled(title: str, lines: list[str]) -> list[str]:
+    return [title, *(f"  {line}" for line in lines)]
 
 
 def entries(found: list[Json]) -> Table:

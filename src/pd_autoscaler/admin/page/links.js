@@ -1,6 +1,7 @@
 // The link matrix as a heat map: decoders by prompts, a cell per pair.
 
 import { byId, duration, el, put } from "./dom.js";
+import { isChosen } from "./explain.js";
 
 // A mark repeats what the colour says, for eyes that do not tell colours apart.
 const LOOKS = {
@@ -14,10 +15,13 @@ export function showLinks(links) {
   showTrouble(links);
 }
 
+const OFF = "Engines connect by themselves, links are off (links.linker: none).";
+
 function showCounts(links) {
   const counts = Object.entries(links.counts).filter(([, number]) => number > 0);
   const left = links.is_complete ? "" : "; linked pairs are left out, there are too many";
   put("link-counts", counts.map(([state, number]) => `${number} ${state}`).join(", ") + left);
+  byId("link-legend").hidden = !links.is_meshed;
   if (byId("link-legend").childElementCount) return;
   put("link-legend", ...Object.entries(LOOKS).map(([state, [look, mark]]) =>
     el("span", {}, el("span", { class: `mark ${look}` }, mark), state)));
@@ -25,6 +29,10 @@ function showCounts(links) {
 
 function showMatrix(links) {
   const { decoders, prompts } = links;
+  if (!links.is_meshed) {
+    put("matrix", el("p", { class: "dim" }, OFF));
+    return;
+  }
   if (!decoders.length || !prompts.length) {
     put("matrix", el("p", { class: "dim" }, "No pair of a decoder and a prompt node yet."));
     return;
@@ -47,8 +55,13 @@ function showMatrix(links) {
   }
   const box = byId("matrix");
   const [left, top] = [box.scrollLeft, box.scrollTop];
+  const { decoder, prompt } = box.contains(document.activeElement) ? document.activeElement.dataset : {};
   box.replaceChildren(grid);
   box.scrollTo(left, top);
+  // The keyboard stays where it was, though the cell is another.
+  [...grid.querySelectorAll("button")]
+    .find((cell) => cell.dataset.decoder === decoder && cell.dataset.prompt === prompt)
+    ?.focus({ preventScroll: true });
 }
 
 // How many characters all of these long names begin with: heads show where they differ.
@@ -70,17 +83,25 @@ function cellOf(decoder, prompt, pair, isComplete) {
   const state = pair?.state ?? (isComplete ? "absent" : "linked");
   const [look, mark] = LOOKS[state];
   const title = `${decoder} \u2192 ${prompt}: ${pair ? told(pair) : state}`;
-  return el("div", { class: `cell ${look} ${state}`, title }, mark);
+  const classes = `cell ${look} ${state}`;
+  if (state === "linked") return el("div", { class: classes, title }, mark);
+  return el("button", {
+    class: classes, title, type: "button", "aria-label": title, "data-decoder": decoder,
+    "data-prompt": prompt, "aria-controls": "explanation",
+    "aria-expanded": String(isChosen(decoder, prompt)),
+  }, mark);
 }
 
 function told(pair) {
   const parts = [`${pair.state} for ${duration(pair.age_s)}`];
-  if (pair.attempts) parts.push(tries(pair));
-  if (pair.code) parts.push(pair.code);
-  if (pair.why) parts.push(pair.why);
-  if (pair.next_try_s !== null) parts.push(nextTry(pair));
-  return parts.join(", ");
+  return parts.concat(causes(pair)).join(", ");
 }
+
+// Code and tries are said once, whoever else repeats them.
+const causes = (pair) => [
+  pair.code, pair.why === pair.code ? "" : pair.why, pair.wait, tries(pair),
+  pair.next_try_s === null ? "" : nextTry(pair),
+].filter(Boolean);
 
 const tries = (pair) =>
   pair.attempts === 0 ? "" : `${pair.attempts} failed ${pair.attempts === 1 ? "try" : "tries"}`;
@@ -97,9 +118,7 @@ function showTrouble(links) {
     el("td", { class: "words" }, `${pair.decoder} \u2192 ${pair.prompt}`),
     el("td", {}, el("span", { class: "state bad" }, pair.state)),
     el("td", { class: "number" }, duration(pair.age_s)),
-    el("td", { class: "words" },
-      [pair.why, pair.code, tries(pair),
-        pair.next_try_s === null ? "" : nextTry(pair)].filter(Boolean).join(", ")),
+    el("td", { class: "words" }, causes(pair).join(", ")),
   ));
   put("trouble", el("table", {}, ...rows));
 }

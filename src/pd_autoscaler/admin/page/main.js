@@ -2,6 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { byId, duration, put } from "./dom.js";
+import { listen, showExplanation } from "./explain.js";
 import { pastOf, showHistory } from "./history.js";
 import { showLinks } from "./links.js";
 import { showState } from "./state.js";
@@ -17,10 +18,15 @@ let cycleShown = null;
 
 class NotYet extends Error {}
 
+class Refusal extends Error {
+  isRefusal = true;
+}
+
 async function ask(path) {
   const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
   const said = await answer.json();
   if (answer.status === 503) throw new NotYet(said.error);
+  if (answer.status === 400 || answer.status === 404) throw new Refusal(said.error);
   if (!answer.ok) throw new Error(said.error);
   return said;
 }
@@ -30,6 +36,7 @@ async function poll() {
     const [state, links] = await Promise.all([ask("/v1/state"), ask("/v1/links")]);
     showState(state);
     showLinks(links);
+    await showExplanation(ask);
     await showPast(state);
     answered();
   } catch (error) {
@@ -71,4 +78,5 @@ function silent(error) {
 }
 
 window.addEventListener("resize", () => chart.draw());
+listen(ask);
 poll();

@@ -95,7 +95,7 @@ function showNodes(nodes) {
 
 function nodeRows(node, columns) {
   const ready = node.ready_in_s === null ? ""
-    : node.ready_in_s > 0 ? `ready in about ${duration(node.ready_in_s)}` : "overdue";
+    : node.ready_in_s > 0 ? `ready in about ${duration(node.ready_in_s)}` : "later than usual";
   const why = [node.state === "serving" ? "" : node.why, ready].filter(Boolean).join("; ");
   const name = el("td", { title: `${node.role} ${node.incarnation}` }, node.id);
   const state = el("td", {}, el("span", { class: `state ${stateLook(node.state)}`, title: node.why }, node.state));
