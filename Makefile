@@ -1,11 +1,12 @@
 # make run   sets up and runs the daemon on the embedded cluster   (ARGS="--for 120 ...")
 # make test  sets up and runs every check and test                 (ARGS="-k name ...")
+# make bench sets up, runs the benchmarks, writes docs/benchmarks.md (ARGS="links ...")
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test lint lock clean
+.PHONY: run test bench lint lock clean
 .DEFAULT_GOAL := help
 
 run: $(READY)
@@ -13,6 +14,9 @@ run: $(READY)
 
 test: lint
 	$(BIN)/pytest $(ARGS)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

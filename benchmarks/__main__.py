@@ -1,0 +1,114 @@
+"""Run benchmarks and write what they measured: `python -m benchmarks [NAME ...]`, by default all.
+
+`docs/benchmarks.md` gets a section for each, in place of the one it had.
+"""
+
+import argparse
+import ast
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.support.rows import read
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+COLUMNS = ("name", "value", "unit", "reference", "ratio", "aim", "met")
+
+_HEAD = """# Benchmarks
+
+Written by `make bench`. The ratio is value over reference; an aim is the largest ratio that is good
+enough. Figures are of one run on the machine named with them: compare ratios, not seconds.
+"""
+
+
+def names() -> list[str]:
+    """List the benchmarks: every module beside this one."""
+    return sorted(path.stem for path in HERE.glob("*.py") if not path.stem.startswith("_"))
+
+
+def command_of(name: str) -> str:
+    """Return the command that anyone can repeat."""
+    return f"python -m benchmarks.{name} --json"
+
+
+def run(name: str) -> list[dict[str, Any]]:
+    """Run one benchmark, pass its lines on, and return its rows.
+
+    Raises CalledProcessError or ValueError if it fails or does not end with its object.
+    """
+    lines: list[str] = []
+    arguments = [sys.executable, *command_of(name).split()[1:]]
+    with subprocess.Popen(arguments, cwd=HERE.parent, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, arguments)
+    rows: list[dict[str, Any]] = read("".join(lines))["rows"]
+    return rows
+
+
+def machine() -> str:
+    """Name what the figures depend on."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    cores = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+    return f"{cores}, {python}; load average before the run {os.getloadavg()[0]:.1f}"
+
+
+def section(name: str, rows: Sequence[dict[str, Any]], where: str) -> str:
+    """Return a benchmark's part of the page: what it does, in its own words, and its rows."""
+    told = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
+    table = [
+        f"| {' | '.join((*COLUMNS, 'command'))} |",
+        f"|{'---|' * (len(COLUMNS) + 1)}",
+        *(
+            f"| {' | '.join(_cell(row[c]) for c in COLUMNS)} | `{command_of(name)}` |"
+            for row in rows
+        ),
+    ]
+    return "\n".join([f"## {name}", "", told, "", f"Machine: {where}.", "", *table, ""])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def page(before: str, sections: dict[str, str]) -> str:
+    """Return the page with these sections in place of those it had of the same benchmarks."""
+    kept = {part.split("\n", 1)[0]: f"## {part}" for part in before.split("\n## ")[1:]}
+    parts = kept | sections
+    return "\n".join([_HEAD, *(parts[name].rstrip() + "\n" for name in sorted(parts))])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what was asked for; ends with status 1 if any failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names()))
+    args = parser.parse_args(argv)
+    unknown = set(args.names) - set(names())
+    if unknown:
+        parser.error(f"there is no {min(unknown)}; there are: {', '.join(names())}")
+    sections: dict[str, str] = {}
+    failed: list[str] = []
+    for name in args.names or names():
+        where = machine()
+        try:
+            sections[name] = section(name, run(name), where)
+        except (subprocess.CalledProcessError, ValueError) as error:
+            failed.append(f"{name}: {error}")
+    PAGE.write_text(page(PAGE.read_text() if PAGE.exists() else "", sections))
+    print(f"written: {PAGE}")
+    if failed:
+        sys.exit("\n".join(failed))
+
+
+if __name__ == "__main__":
+    main()
