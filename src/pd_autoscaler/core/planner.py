@@ -240,6 +240,27 @@ def _cost(fleet: Fleet, node: Node, takes: Role | None) -> tuple[bool, bool, int
     return (node.id not in fleet.drains, cannot_take, inside, -(node.served_at_s or 0.0))
 
 
+def revalidated(plan: Plan, fleet: Fleet, published: frozenset[str] | None, rules: Rules) -> Plan:
+    """Return the plan without the removals that would leave too few, by what was just re-read.
+
+    `published` is what the router says now, None if it does not answer.
+    """
+    kept: list[Action] = []
+    notes = list(plan.notes)
+    for action in plan.actions:
+        if not isinstance(action, REMOVALS):
+            kept.append(action)
+        elif published is None:
+            notes.append(f"{action.node_id} is not withdrawn: the router does not answer")
+        elif premise_holds(fleet, action, published, rules):
+            kept.append(action)
+            # The next removal must leave enough without this one.
+            published -= {action.node_id}
+        else:
+            notes.append(f"{action.node_id} is not withdrawn: too few others serve")
+    return in_waves(kept, tuple(notes))
+
+
 def premise_holds(fleet: Fleet, action: Action, published: frozenset[str], rules: Rules) -> bool:
     """Whether a removal still leaves enough published nodes of its role, as just re-read."""
     if not isinstance(action, REMOVALS):

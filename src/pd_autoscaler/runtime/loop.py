@@ -23,13 +23,13 @@ from pd_autoscaler.core.sight import Leave
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.facts import Facts
 from pd_autoscaler.model.node import NodeState, Role
-from pd_autoscaler.model.plan import Action, Plan, StartNode, in_waves
+from pd_autoscaler.model.plan import Action, Plan, StartNode
 from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report
 from pd_autoscaler.model.snapshot import Snapshot
 from pd_autoscaler.model.wording import sentence
-from pd_autoscaler.ports import Fence, Journal, Lease, NodeAgent, NodeProvider, ReportSink, Router
+from pd_autoscaler.ports import Journal, Lease, NodeAgent, NodeProvider, ReportSink, Router
 from pd_autoscaler.runtime.actuator import Actuator, Deadlines
-from pd_autoscaler.runtime.claims import claim
+from pd_autoscaler.runtime.fencing import Fencing
 from pd_autoscaler.runtime.linked_ids import LinkedIds
 from pd_autoscaler.runtime.observer import Observer
 from pd_autoscaler.runtime.policy_runner import PolicyRunner
@@ -100,10 +100,13 @@ class ControlLoop:
         self._linked_ids = LinkedIds(outside.journal, self._scribe, {})
         self._faults: list[str] = []
         self._cycle = 0
-        self._epoch = 0
-        self._remembered_epoch = 0
-        self._is_superseded = False
-        self._claimed_epoch = 0
+        self._fencing = Fencing(
+            outside.lease,
+            outside.agents,
+            outside.journal,
+            self._scribe,
+            claim_s=deadlines.router_s,
+        )
         self._began_s = 0.0
         self.control = Standing(
             outside.journal,
@@ -115,7 +118,7 @@ class ControlLoop:
     @property
     def epoch(self) -> int:
         """The fencing epoch; 0 before the first cycle."""
-        return self._epoch
+        return self._fencing.epoch
 
     @property
     def is_policy_hung(self) -> bool:
@@ -137,7 +140,7 @@ class ControlLoop:
                 agents=self._outside.agents,
                 journal=self._outside.journal,
                 deadlines=self._deadlines,
-                fence=lambda: Fence(self._epoch, self._outside.lease.holder),
+                fence=lambda: self._fencing.fence,
                 poke=self.poke,
             )
             while True:
@@ -160,7 +163,7 @@ class ControlLoop:
         remembered = await self._outside.journal.remembered()
         self._began_s = anyio.current_time()
         self._cycle = remembered.cycle
-        self._remembered_epoch = remembered.epoch
+        self._fencing.take_up(remembered.epoch)
         self.control.take_up(remembered)
         self._fleet = replace(
             self._fleet,
@@ -208,7 +211,9 @@ class ControlLoop:
         snapshot, moves, alarms = await self._concluded(facts)
         # Before anything is planned: links to be made are kept with their intents.
         await self._linked_ids.follow(self._fleet)
-        await self._claim(facts)
+        if self._may_act():
+            known = self._fleet.nodes
+            await self._fencing.claim([known[i] for i in facts.agents if i in known])
         decision = await self._decide(snapshot)
         phases.end("decide")
 
@@ -249,7 +254,7 @@ class ControlLoop:
                 alarms=tuple(alarms),
                 hung_calls={k: v.calls_hung for k, v in agents.items() if v.calls_hung},
                 engine_load={k: v.engine for k, v in facts.agents.items()},
-                epoch=self._epoch,
+                epoch=self._fencing.epoch,
                 is_acting=self._may_act(),
                 phase_s=phases.spent_s,
             )
@@ -273,7 +278,9 @@ class ControlLoop:
         moves, self._moves = [*self._moves, *moves], []
         self._leads = lead_times.measured(self._leads, moves)
         self._signals = signals.observed(self._signals, facts, tuple(self._fleet.nodes.values()))
-        alarms += await self._fenced(facts, was_synced=was_synced)
+        alarms += await self._fencing.observed(
+            facts.agents, nodes=len(self._fleet.nodes), was_synced=was_synced
+        )
         if control.target is None and self._fleet.is_synced:
             await self._scribe.write(
                 control.move(snapshots.found_target(self._fleet, rules.guard.limits))
@@ -297,47 +304,6 @@ class ControlLoop:
         if is_new and await self._scribe.write(self._outside.journal.set_drains(left)):
             self.control.drains = left
         self._fleet = replace(self._fleet, drains=left)
-
-    async def _fenced(self, facts: Facts, *, was_synced: bool) -> list[str]:
-        """Take an epoch above every one seen; say so when another controller took a higher one."""
-        if not self._outside.lease.is_leader:
-            # Whoever leads meanwhile takes a higher one; so does this one when it leads again.
-            self._epoch = 0
-            return []
-        mine = self._outside.lease.holder
-        others = [
-            a.holder
-            for a in facts.agents.values()
-            if a.epoch >= self._epoch and a.holder not in {"", mine}
-        ]
-        # Until all have answered once, a higher epoch may be that of a controller long gone.
-        if not self._epoch or (others and not was_synced):
-            seen = max((a.epoch for a in facts.agents.values()), default=0)
-            epoch = 1 + max(seen, self._remembered_epoch)
-            if await self._scribe.write(self._outside.journal.set_epoch(epoch)):
-                self._epoch = self._remembered_epoch = epoch
-            return []
-        if not others:
-            has_seen_most = 2 * len(facts.agents) >= len(self._fleet.nodes)
-            self._is_superseded = self._is_superseded and not has_seen_most
-            return []
-        # One straggler may obey a controller that is long gone; half of them obey one that acts.
-        is_half = 2 * len(others) >= len(facts.agents)
-        self._is_superseded = self._is_superseded or is_half
-        what = (
-            "this one does nothing more" if self._is_superseded else "it refuses this one's calls"
-        )
-        count = f"{len(others)} of {len(facts.agents)} agents obey another controller"
-        return [f"{count} ({min(others)}): {what}; end one of the two, then restart this one"]
-
-    async def _claim(self, facts: Facts) -> None:
-        """Before it first acts in an epoch, make that epoch known to the agents that answer."""
-        if not self._may_act() or self._claimed_epoch == self._epoch:
-            return
-        nodes = [self._fleet.nodes[i] for i in facts.agents if i in self._fleet.nodes]
-        fence = Fence(self._epoch, self._outside.lease.holder)
-        await claim(self._outside.agents, nodes, fence, deadline_s=self._deadlines.router_s)
-        self._claimed_epoch = self._epoch
 
     async def _decide(self, snapshot: Snapshot) -> Decision:
         if self.control.mode in {Mode.PAUSED, Mode.STOPPED}:
@@ -370,30 +336,13 @@ class ControlLoop:
         removes = any(isinstance(action, planner.REMOVALS) for action in plan.actions)
         if removes and self._may_act():
             # Validated again: the policy may have thought for seconds since the snapshot.
-            return self._with_premise(plan, await self._observer.published())
+            published = await self._observer.published()
+            return planner.revalidated(plan, self._fleet, published, rules)
         return plan
-
-    def _with_premise(self, plan: Plan, published: frozenset[str] | None) -> Plan:
-        """Drop the removals that would leave too few, by what the router says just now."""
-        kept: list[Action] = []
-        notes = list(plan.notes)
-        for action in plan.actions:
-            if not isinstance(action, planner.REMOVALS):
-                kept.append(action)
-            elif published is None:
-                notes.append(f"{action.node_id} is not withdrawn: the router does not answer")
-            elif planner.premise_holds(self._fleet, action, published, self._settings.rules):
-                kept.append(action)
-                # The next removal must leave enough without this one.
-                published -= {action.node_id}
-            else:
-                notes.append(f"{action.node_id} is not withdrawn: too few others serve")
-        return in_waves(kept, tuple(notes))
 
     def _may_act(self) -> bool:
         is_idle = self.control.mode in {Mode.STOPPED, Mode.ADVISORY}
-        may_act = bool(self._epoch) and not is_idle and not self._is_superseded
-        return may_act and self._outside.lease.is_leader
+        return self._fencing.may_act and not is_idle
 
     async def _act(self, actuator: Actuator, plan: Plan) -> None:
         """Begin the plan's actions; what cannot be written ahead is not begun."""
