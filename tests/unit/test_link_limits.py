@@ -9,7 +9,7 @@ from pd_autoscaler.core.rules import GuardRules, LinkRules, Rules
 from pd_autoscaler.core.sight import Leave
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.facts import EntryState, LinkEntry
-from pd_autoscaler.model.link import Wait
+from pd_autoscaler.model.link import LinkState, Wait
 from pd_autoscaler.model.node import Endpoint, Node, NodeState, Role
 from pd_autoscaler.model.plan import LinkNodes, StartNode
 from pd_autoscaler.model.snapshot import Limits
@@ -152,3 +152,23 @@ def test_what_a_prompt_node_may_hold_of_decoders_that_are_gone_takes_its_place()
     held = replace(of, linked={of.nodes["p1"].incarnation: frozenset({900})})
     assert len(begun(held)) == 1
     assert whys(held) == {"p1's card has 2 of 2 links"}
+
+
+def test_a_pair_that_is_up_in_part_takes_its_whole_place_on_the_card() -> None:
+    of = unlinked(of_ranks("d1", 1), of_ranks("p1", 2))
+    assert link_limits.card_links(of, RankMapping.MODULO) == {}
+    part = replace(of.links["d1", "p1"], endpoints_up=1)
+    of = replace(of, links={part.pair: part})
+    assert link_limits.card_links(of, RankMapping.MODULO) == {"d1": 2, "p1": 1}
+
+
+def test_calls_that_an_earlier_controller_began_count_against_the_limit() -> None:
+    of = unlinked(node("d1"), *(node(f"p{i}") for i in range(1, 7)))
+    under_way = replace(of.links["d1", "p1"], state=LinkState.LINKING)
+    of = replace(of, links={**of.links, under_way.pair: under_way})
+    assert len(begun(of)["d1"]) == 3
+
+
+def test_a_newcomer_whose_own_card_has_room_is_not_refused() -> None:
+    of = fleet(of_ranks("p1", 1, links_max=3), node("d1"), node("d2"), node("d3"))
+    assert link_limits.no_room(of, Role.PROMPT, {}, RankMapping.MODULO) == ""

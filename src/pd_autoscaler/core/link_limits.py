@@ -23,10 +23,8 @@ _STAYING = COMING | {NodeState.SERVING}
 
 def load_of(mapping: RankMapping, node: Node, other_ranks: int) -> int:
     """Return how many endpoint links a node's busiest card has with one node of so many ranks."""
-    own = len(node.endpoints)
-    if node.role is Role.DECODER:
-        return sum(d == 0 for d, _ in rank_pairs(mapping, own, other_ranks))
-    return sum(p == 0 for _, p in rank_pairs(mapping, other_ranks, own))
+    # The mappings are the same seen from either side.
+    return sum(own == 0 for own, _ in rank_pairs(mapping, len(node.endpoints), other_ranks))
 
 
 def links_max(node: Node) -> int | None:

@@ -119,19 +119,17 @@ def _way_out(fleet: Fleet, link: Link, now_s: float, *, is_barred: bool) -> bool
     decoder, prompt = fleet.nodes[link.decoder], fleet.nodes[link.prompt]
     if link.state is LinkState.SUSPECT:
         return True
-    is_part = link.state in UNMADE and link.endpoints_up > 0
-    if (link.state in UNMADE and not is_part) or link.state is LinkState.LINKING:
+    if link.state is LinkState.LINKING or (link.state in UNMADE and not link.endpoints_up):
         return None
     if prompt.state is _S.FAILED:
         return True
     if _S.UNLINKING not in {decoder.state, prompt.state} and not is_barred:
         return None
     # A normal unlink tears both ends; once it has failed only force is left.
-    has_failed = unlink_thing(link.decoder, link.prompt) in fleet.unlink_waits
-    if has_failed or not answers(prompt):
+    if unlink_thing(*link.pair) in fleet.unlink_waits or not answers(prompt):
         return True
-    is_up = link.state is LinkState.LINKED or is_part
-    return False if is_up and link.retry_at_s <= now_s else None
+    is_due = link.state is not LinkState.UNLINKING and link.retry_at_s <= now_s
+    return False if is_due else None
 
 
 def _strange_rows(
