@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -81,31 +81,48 @@ class ScriptedAgents(FakeAgents):
                 await anyio.sleep(step)
 
 
+class Pokes:
+    """Notes when the actuator said that an action has ended, and lets a test wait for the next."""
+
+    def __init__(self) -> None:
+        self.moments: list[float] = []
+        self._next = anyio.Event()
+
+    def __call__(self) -> None:
+        self.moments.append(anyio.current_time())
+        self._next.set()
+
+    async def another(self) -> None:
+        """Return once there has been one since the last call."""
+        await self._next.wait()
+        self._next = anyio.Event()
+
+
 @dataclass
 class Stage:
     """An actuator, and what it told."""
 
     actuator: Actuator
     journal: FakeJournal
-    pokes: list[float] = field(default_factory=list)
+    pokes: Pokes
 
     async def ended(self, action: Action) -> list[Outcome]:
         """Do one action and return its outcomes once nothing is busy any more."""
         await self.actuator.begin(in_waves([action]), FLEET)
         outcomes: list[Outcome] = []
         while self.actuator.busy:
-            await anyio.sleep(0.5)
+            await self.pokes.another()
             outcomes += self.actuator.ended()
-        await anyio.sleep(0.5)  # The journal is told last.
+        # The journal is told last.
+        await anyio.wait_all_tasks_blocked()
         return outcomes
 
 
 @asynccontextmanager
 async def staged(world: FakeWorld | None = None, *, agents: Any = None) -> AsyncIterator[Stage]:
     world = world or FakeWorld("p1", "p2", "d1")
-    journal = FakeJournal()
+    journal, pokes = FakeJournal(), Pokes()
     async with anyio.create_task_group() as group:
-        pokes: list[float] = []
         actuator = Actuator(
             group,
             provider=FakeProvider(world),
@@ -114,7 +131,7 @@ async def staged(world: FakeWorld | None = None, *, agents: Any = None) -> Async
             journal=journal,
             deadlines=DEADLINES,
             fence=lambda: Fence(3, "me"),
-            poke=lambda: pokes.append(anyio.current_time()),
+            poke=pokes,
         )
         yield Stage(actuator, journal, pokes)
         group.cancel_scope.cancel()
@@ -181,8 +198,8 @@ async def test_what_is_acted_on_stays_busy_until_its_outcome_is_taken() -> None:
     async with staged() as stage:
         await stage.actuator.begin(in_waves([PublishNode("p1")]), FLEET)
         assert stage.actuator.busy == {node_thing("p1")}
-        await anyio.sleep(1)
-        assert stage.pokes
+        await anyio.wait_all_tasks_blocked()
+        assert stage.pokes.moments
         assert stage.actuator.busy == {node_thing("p1")}
         assert [type(o) for o in stage.actuator.ended()] == [Done]
         assert stage.actuator.busy == frozenset()
@@ -212,7 +229,7 @@ async def test_nothing_begins_if_the_intents_cannot_be_written() -> None:
         stage.journal.faults["intend"] = TransientError("disk full")
         with pytest.raises(TransientError):
             await stage.actuator.begin(in_waves([PublishNode("p1"), LINK]), FLEET)
-        await anyio.sleep(1)
+        await anyio.wait_all_tasks_blocked()
         assert stage.actuator.busy == frozenset()
     assert world.calls == []
 
@@ -230,7 +247,7 @@ async def test_an_end_that_cannot_be_written_is_still_told_to_the_loop() -> None
         async with staged() as stage:
             stage.journal.faults["ended"] = error
             [outcome] = await stage.ended(PublishNode("p1"))
-            await anyio.sleep(1)
+            await anyio.wait_all_tasks_blocked()
             assert isinstance(outcome, Done)
 
 
