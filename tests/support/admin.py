@@ -200,7 +200,6 @@ def a_rich_report(*, mode: Mode = Mode.PAUSED, cycle: int = 1234, now_s: float =
         ),
         moves=(Move("prompt-3", Role.PROMPT, NodeState.INITIALISING, NodeState.LINKING, "", 12.5),),
         links=_links(at_s),
-        link_events=("decoder-0 linked prompt-3",),
         alarms=("link decoder-1 - prompt-3 has hung for 95 s: LLM-DataDist does not answer",),
         phase_s={"observe": 0.41, "decide": 0.002},
         hung_calls={"decoder-1": 1, "decoder-0": 0},

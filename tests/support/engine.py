@@ -13,7 +13,13 @@ from anyio.abc import TaskGroup
 
 from pd_autoscaler.datadist.api import DataDistError
 from pd_autoscaler.embedded.engine_decoder import DecoderEngine
-from pd_autoscaler.embedded.engine_http import Identity, decoder_app, prompt_app
+from pd_autoscaler.embedded.engine_http import (
+    Identity,
+    add_release,
+    decoder_completion,
+    engine_app,
+    prompt_completion,
+)
 from pd_autoscaler.embedded.engine_listen import LOOPBACK, bound_socket, listening
 from pd_autoscaler.embedded.engine_metrics import EngineMetrics
 from pd_autoscaler.embedded.engine_prompt import PromptEngine
@@ -36,7 +42,6 @@ TINY = profile_of(
         "kv_block_tokens": 16,
         "kv_bytes_per_token": 16,
         "kv_hold_s": 600.0,
-        "pull_base_s": 0.0,
         "start_s": 0.0,
     },
     DEMO,
@@ -113,7 +118,9 @@ class Bench:
         identity = Identity(node_id, (cluster_id,), LOOPBACK, 0, "tiny")
         metrics = EngineMetrics(profile, model="tiny", length_max=4096)
         engine = PromptEngine(engine_id=node_id, profile=profile, metrics=metrics)
-        url = await self._serve(prompt_app(engine, identity, metrics), identity)
+        app = engine_app(identity, metrics, prompt_completion(engine, identity))
+        add_release(app, engine)
+        url = await self._serve(app, identity)
         self._group.start_soon(engine.run)
         return Served(node_id, url, engine, metrics)
 
@@ -136,7 +143,8 @@ class Bench:
         identity = Identity(node_id, (cluster_id,), LOOPBACK, 0, "tiny")
         metrics = EngineMetrics(profile, model="tiny", length_max=4096)
         engine = DecoderEngine(profile=profile, metrics=metrics, puller=puller, stride=stride)
-        url = await self._serve(decoder_app(engine, identity, metrics), identity)
+        app = engine_app(identity, metrics, decoder_completion(engine, identity))
+        url = await self._serve(app, identity)
         self._group.start_soon(engine.run)
         return Served(node_id, url, engine, metrics, link)
 

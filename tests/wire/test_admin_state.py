@@ -132,7 +132,6 @@ def test_the_state_says_everything_of_a_busy_cycle() -> None:
                 "before_s": 4.0,
             }
         ],
-        "link_events": [],
         "limits": {
             "prompt_min": 1,
             "prompt_max": 4,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import anyio
@@ -114,10 +114,7 @@ class AgentClient:
         """Initialise the library object; one that is ready in this role is a success."""
         deadline_s = self._deadlines.init_s
         request = InitRequest(
-            epoch=fence.epoch,
-            holder=fence.holder,
-            incarnation=self._incarnation,
-            key=key,
+            **self._meant(fence, key),
             role=role.value,
             deadline_s=deadline_s,
         )
@@ -127,10 +124,7 @@ class AgentClient:
         """Take a role without a restart, once unlinked; having it already is a success."""
         deadline_s = self._deadlines.switch_s
         request = SwitchRoleRequest(
-            epoch=fence.epoch,
-            holder=fence.holder,
-            incarnation=self._incarnation,
-            key=key,
+            **self._meant(fence, key),
             role=role.value,
             deadline_s=deadline_s,
         )
@@ -138,19 +132,14 @@ class AgentClient:
 
     async def claim(self, *, fence: Fence, key: str) -> None:
         """Have the agent obey this fence from now on."""
-        request = ClaimRequest(
-            epoch=fence.epoch, holder=fence.holder, incarnation=self._incarnation, key=key
-        )
+        request = ClaimRequest(**self._meant(fence, key))
         await self._mutate(self._at("claim"), request, self._deadlines.state_s)
 
     async def finalize(self, *, fence: Fence, key: str) -> None:
         """Finalise the library object; refused while a native call is inside it."""
         deadline_s = self._deadlines.finalize_s
         request = FinalizeRequest(
-            epoch=fence.epoch,
-            holder=fence.holder,
-            incarnation=self._incarnation,
-            key=key,
+            **self._meant(fence, key),
             deadline_s=deadline_s,
         )
         await self._mutate(self._at("finalize"), request, deadline_s)
@@ -164,10 +153,7 @@ class AgentClient:
         does not come is yielded as unknown.
         """
         request = LinksRequest(
-            epoch=fence.epoch,
-            holder=fence.holder,
-            incarnation=self._incarnation,
-            key=key,
+            **self._meant(fence, key),
             clusters=_clusters(calls),
             timeout_ms=self._deadlines.link_timeout_ms * waves,
             deadline_s=min(DEADLINE_MAX_S, self._deadlines.link_s * waves),
@@ -179,16 +165,22 @@ class AgentClient:
     ) -> AsyncGenerator[ClusterResult, None]:
         """Unlink at least one far endpoint, yielding each as it ends; errors as for `links`."""
         request = UnlinksRequest(
-            epoch=fence.epoch,
-            holder=fence.holder,
-            incarnation=self._incarnation,
-            key=key,
+            **self._meant(fence, key),
             clusters=_clusters(calls),
             timeout_ms=self._deadlines.link_timeout_ms * waves,
             deadline_s=min(DEADLINE_MAX_S, self._deadlines.link_s * waves),
             force=force,
         )
         return self._stream(self._at("unlinks"), request)
+
+    def _meant(self, fence: Fence, key: str) -> dict[str, Any]:
+        """Return what every mutating request carries: who calls, and which process is meant."""
+        return {
+            "epoch": fence.epoch,
+            "holder": fence.holder,
+            "incarnation": self._incarnation,
+            "key": key,
+        }
 
     def _at(self, verb: str) -> str:
         return f"{self._url}/v1/{verb}"

@@ -47,7 +47,6 @@ def events_of(report: Report, told: Told) -> tuple[list[Event], Told]:
         for move in report.moves
     ]
     events += [_ended(outcome) for outcome in report.outcomes]
-    events += [Event("link", text) for text in report.link_events]
     hold = _hold(report, told)
     if hold and hold != told.hold:
         events.append(_held(report, hold))

@@ -54,7 +54,6 @@ def state_view(report: Report, *, now_s: float, version: str) -> Json:
         },
         "outcomes": [outcome_view(outcome) for outcome in report.outcomes],
         "moves": [_move(move) for move in report.moves],
-        "link_events": list(report.link_events),
         "limits": to_json(snapshot.limits),
         "lead_times": {phase: _lead(lead) for phase, lead in snapshot.lead_times.items()},
         "phase_s": {phase: number(spent) for phase, spent in report.phase_s.items()},

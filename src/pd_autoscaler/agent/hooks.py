@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from pd_autoscaler.agent.wire import EngineWire
+from pd_autoscaler.errors import PermanentError
 from pd_autoscaler.model.node import Role
 
 
@@ -52,4 +53,4 @@ class NoHooks:
 
     def switch_role(self, role: Role) -> None:
         """Refuse."""
-        raise NotImplementedError(f"this engine cannot become a {role}")
+        raise PermanentError(f"this engine cannot become a {role} node")

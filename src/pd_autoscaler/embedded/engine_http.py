@@ -42,20 +42,6 @@ class Identity:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def prompt_app(engine: PromptEngine, identity: Identity, metrics: EngineMetrics) -> web.Application:
-    """Serve a prompt engine; run it with `handler_cancellation=True`."""
-    app = engine_app(identity, metrics, prompt_completion(engine, identity))
-    add_release(app, engine)
-    return app
-
-
-def decoder_app(
-    engine: DecoderEngine, identity: Identity, metrics: EngineMetrics
-) -> web.Application:
-    """Serve a decoder engine; run it with `handler_cancellation=True`."""
-    return engine_app(identity, metrics, decoder_completion(engine, identity))
-
-
 def prompt_completion(engine: PromptEngine, identity: Identity) -> Handler:
     """Return what answers completions on a prompt node: where the KV is, and one token."""
 

@@ -33,7 +33,6 @@ class EngineProfile:
     kv_block_tokens: int
     kv_bytes_per_token: int
     kv_hold_s: float
-    pull_base_s: float
     pull_bytes_per_s: float
     start_s: float
     flip_s: float
@@ -66,10 +65,6 @@ class EngineProfile:
             + self.decode_per_token_s * context_tokens
         )
 
-    def pull_s(self, tokens: int) -> float:
-        """Seconds to move this many tokens' KV over an idle link."""
-        return self.pull_base_s + tokens * self.kv_bytes_per_token / self.pull_bytes_per_s
-
     def blocks(self, tokens: int) -> int:
         """KV blocks that this many tokens take."""
         return -(-tokens // self.kv_block_tokens)
@@ -92,7 +87,6 @@ _NOT_NEGATIVE = (
     "decode_base_s",
     "decode_per_request_s",
     "decode_per_token_s",
-    "pull_base_s",
     "start_s",
     "flip_s",
 )
@@ -134,7 +128,6 @@ DEMO = EngineProfile(
     kv_bytes_per_token=320 * 1024,
     # Long enough for a decoder's queue; vLLM's NIXL connector waits 480 s, too long to watch.
     kv_hold_s=120.0,
-    pull_base_s=0.004,
     pull_bytes_per_s=23.0e9,
     start_s=4.0,
     flip_s=0.5,
@@ -160,8 +153,3 @@ def profile_of(values: Mapping[str, Any], base: EngineProfile = DEMO) -> EngineP
         return EngineProfile(**merged)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"engine profile: {error}") from error
-
-
-def profile_json(profile: EngineProfile) -> dict[str, object]:
-    """Return what `profile_of` reads back."""
-    return asdict(profile)

@@ -81,7 +81,6 @@ class Report:
     outcomes: tuple[Outcome, ...] = ()
     moves: tuple[Move, ...] = ()
     links: tuple[Link, ...] = ()
-    link_events: tuple[str, ...] = ()
     waits: tuple[Wait, ...] = ()
     is_meshed: bool = True
     card_links: Mapping[str, int] = field(default_factory=dict)
