@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from pd_autoscaler.core import link_tables, mesh, outcomes
 from pd_autoscaler.core.fleet import Fleet, link_thing, unlink_thing
 from pd_autoscaler.core.rules import LinkRules, Rules
@@ -424,3 +426,80 @@ def test_a_pair_is_not_cured_by_force_while_a_rank_of_it_is_still_calling() -> N
     assert ("force", "d1", ["p1"]) not in calls(of)
     of = with_rows(of, "d1", *doubted, *rank_rows(p1, (1, 1)))
     assert ("force", "d1", ["p1"]) in calls(of)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "attempts", "state", "is_longest"),
+    [
+        (Verdict.RETRY, 0, L.FAILED, False),
+        (Verdict.RETRY, 3, L.FAILED, False),
+        (Verdict.RETRY, 4, L.FAILED, True),
+        (Verdict.CONFIG, 0, L.FAILED, True),
+        (Verdict.FORCE, 0, L.SUSPECT, False),
+    ],
+)
+def test_a_failed_call_waits_longer_each_time_and_the_longest_where_it_will_fail_again(
+    verdict: Verdict, attempts: int, state: LinkState, is_longest: bool
+) -> None:
+    link = replace(small().links["d1", "p1"], state=L.LINKING, attempts=attempts)
+    after = mesh.failed(link, code="X", verdict=verdict, why="X", now_s=NOW_S, rules=RULES)
+    assert (after.state, after.attempts) == (state, attempts + 1)
+    assert (after.retry_at_s - NOW_S >= RULES.backoff_max_s) == is_longest
+
+
+def test_a_call_that_failed_while_its_pair_was_being_unlinked_is_noted_all_the_same() -> None:
+    link = replace(small().links["d1", "p1"], state=L.LINKED)
+    after = mesh.failed(link, code="X", verdict=Verdict.RETRY, why="X", now_s=NOW_S, rules=RULES)
+    assert (after.state, after.attempts) == (L.FAILED, 1)
+
+
+def test_a_call_that_is_to_be_tried_again_leaves_its_pair_in_its_state() -> None:
+    link = replace(small().links["d1", "p1"], attempts=1)
+    after = mesh.postponed(link, code="X", why="X", now_s=NOW_S, rules=RULES)
+    assert (after.state, after.attempts) == (L.LINKED, 2)
+    assert after.retry_at_s > NOW_S
+
+
+def test_nothing_is_called_before_every_node_found_at_the_start_has_been_met() -> None:
+    of = with_link(small(), ("d1", "p1"), state=L.ABSENT)
+    assert calls(of)
+    assert calls(replace(of, is_synced=False)) == []
+
+
+def test_a_prompt_node_counts_as_unlinked_once_no_decoder_id_is_left_there() -> None:
+    of = fleet(node("p1", S.UNLINKING), node("d1"))
+    of = with_link(of, ("d1", "p1"), state=L.ABSENT)
+    assert not mesh.unlinked_from(of, of.nodes["p1"])
+    assert mesh.unlinked_from(replace(of, linked={}), of.nodes["p1"])
+
+
+def test_before_all_have_been_met_only_pairs_that_are_not_up_say_that_they_wait() -> None:
+    of = replace(with_link(small(), ("d1", "p1"), state=L.ABSENT), is_synced=False)
+    [wait] = mesh.waits(of, frozenset(), RULES, now_s=NOW_S)
+    assert (wait.decoder, wait.prompt) == ("d1", "p1")
+
+
+@pytest.mark.parametrize("restarted", ["d1", "p1"])
+def test_a_new_process_at_either_end_begins_without_the_failures_of_its_predecessor(
+    restarted: str,
+) -> None:
+    of = with_link(small(), ("d1", "p1"), state=L.FAILED, attempts=7, retry_at_s=NOW_S + 60)
+    again = replace(of.nodes[restarted], incarnation=f"{restarted}/2")
+    of = with_rows(of.with_node(again), "d1")
+    link = of.links["d1", "p1"]
+    assert (link.attempts, link.retry_at_s) == (0, NOW_S)
+
+
+def test_a_suspect_pair_stays_so_until_its_table_shows_it_up_or_it_was_cured() -> None:
+    of = with_link(small(), ("d1", "p1"), state=L.SUSPECT)
+    assert with_rows(of, "d1").links["d1", "p1"].state is L.SUSPECT
+    failed = row(node("p1"), EntryState.FAILED)
+    assert with_rows(of, "d1", failed).links["d1", "p1"].state is L.SUSPECT
+    assert with_rows(of, "d1", row(node("p1"))).links["d1", "p1"].state is L.LINKED
+
+
+def test_a_pair_in_the_same_state_takes_the_newest_code_and_reason_of_its_table() -> None:
+    of = with_link(small(), ("d1", "p1"), state=L.SUSPECT, code="DEADLINE", why="a call is late")
+    row_of = replace(row(node("p1"), EntryState.UNKNOWN), code="LLM_TIMEOUT")
+    link = with_rows(of, "d1", row_of).links["d1", "p1"]
+    assert (link.code, "LLM_TIMEOUT" in link.why) == ("LLM_TIMEOUT", True)

@@ -48,9 +48,10 @@ def _give_way(sight: Sight, newcomer: Node, down: list[Node]) -> Iterator[Action
     blocker = down[0]
     others = sum(n.role is blocker.role for n in sight.published.values())
     link = sight.fleet.links.get(pair_of(newcomer, blocker))
-    is_failing = link is not None and link.state in {LinkState.FAILED, LinkState.SUSPECT}
-    # One that served before gave way itself: it does not push out whom it gave way to.
-    if link is None or not is_failing or newcomer.served_at_s is not None:
+    if link is None or link.state not in {LinkState.FAILED, LinkState.SUSPECT}:
+        return
+    if newcomer.served_at_s is not None:
+        # It gave way itself: it does not push out whom it gave way to.
         return
     if mesh.is_barred(sight.fleet, link, sight.rules.link):
         # Neither of them can do anything about a limit.

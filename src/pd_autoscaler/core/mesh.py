@@ -161,9 +161,7 @@ def _spread(fleet: Fleet, links: list[Link]) -> list[Link]:
     """
     prompts = {n.id: i for i, n in enumerate(fleet.of(Role.PROMPT, _WANTED))}
     decoders = {n.id: i for i, n in enumerate(fleet.of(Role.DECODER, _WANTED))}
-    return sorted(
-        links, key=lambda k: (prompts[k.prompt] - decoders[k.decoder]) % (len(prompts) or 1)
-    )
+    return sorted(links, key=lambda k: (prompts[k.prompt] - decoders[k.decoder]) % len(prompts))
 
 
 def _obstacle(
