@@ -4,6 +4,7 @@ In every async test a blocking call of ours is an error. PD_AUTOSCALER_HYPOTHESI
 examples instead (with --hypothesis-seed=N those of a seed).
 """
 
+import asyncio
 import inspect
 import os
 from collections.abc import Iterator
@@ -12,8 +13,13 @@ import blockbuster.blockbuster as guarding
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("fixed", derandomize=True)
-hypothesis.settings.register_profile("hunt", derandomize=False)
+# Said once, asyncio makes no loop of its own for whoever asks for one between two tests: nobody
+# would close it, and a later test would fail for that.
+asyncio.set_event_loop(None)
+
+# No example has a deadline: how long one takes says more about the machine than about the code.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("hunt", derandomize=False, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("PD_AUTOSCALER_HYPOTHESIS", "fixed"))
 
 ALLOWED = (

@@ -1,93 +1,153 @@
-"""Prometheus text: the samples that are wanted, read from the bytes of a page.
+"""Prometheus text and OpenMetrics: the samples that are wanted, read from the bytes of a page.
 
-The format is that of prometheus/docs content/docs/instrumenting/exposition_formats.md; the
-exemplars of OpenMetrics are skipped, and so is every line whose name is not wanted.
+Fast where pages are alike, which is nearly always: the blocks of families that nobody wants are
+passed over, and what a series' text means is looked up, not read. Each short cut proves on the
+bytes that it may be taken; else lines are looked at one by one, unusual ones by `exposition_line`.
 """
 
-import re
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import compress
+from sys import getsizeof
+from typing import NamedTuple, cast
 
-_NAME_END = re.compile(rb"[ \t{]")
-_LABEL = re.compile(rb'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(,?)')
-_LABELS_END = re.compile(rb"[ \t]*}")
-_ESCAPE = re.compile(r'\\[\\n"]')
-_ESCAPED = {"\\\\": "\\", "\\n": "\n", '\\"': '"'}
+from pd_autoscaler.adapters.metrics.exposition_blocks import Passable, blocks, lines_end
+from pd_autoscaler.adapters.metrics.exposition_line import NUMERIC, line_of, name_of
+
+SERIES_MAX = 100_000
+"""Texts of series that are remembered; a fleet of one model has some thousand different ones."""
+SERIES_MAX_BYTES = 64_000_000
+"""What they may take in memory: a text of many labels takes a hundred times what others do."""
+SAMPLES_MAX = 20_000
+"""Wanted samples of a page; eight engines have some hundred."""
+LINES_MAX = 200_000
+"""Lines of a page; those below LARGE_BYTES are not counted."""
+LARGE_BYTES = 1_000_000
+
+_TEXT_MAX_BYTES = 4096
 
 
 class PageError(ValueError):
     """A page that cannot be trusted; the message says where and why."""
 
 
-class Sample(NamedTuple):
-    """One line of a page."""
+class Series(NamedTuple):
+    """What a sample is a value of; the same text on later pages gives the same object."""
 
     name: str
-    labels: dict[str, str]
-    value: float
+    labels: Mapping[str, str]
 
 
-def parse(page: bytes, wanted: frozenset[bytes]) -> list[Sample]:
-    """Return the samples named in `wanted`, in page order.
+Sample = tuple[Series, float]
+"""One line of a page."""
 
-    A name is that of a sample: a histogram is wanted as `…_bucket`, `…_sum` and `…_count`.
-    Raises PageError on a wanted line that is malformed, and on a page whose last line has no end,
-    since a value cut short is still a number.
+
+def weight_of(series: Series) -> int:
+    """Return about how many bytes of memory a series takes."""
+    labels = series.labels
+    return getsizeof(labels) + sum(map(getsizeof, labels)) + sum(map(getsizeof, labels.values()))
+
+
+class PageParser:
+    """Reads the samples of the wanted names, page after page, and nothing else.
+
+    A name is that of a sample: a histogram is wanted as `…_bucket`, `…_sum` and `…_count`. What a
+    series' text means is remembered, for at most SERIES_MAX of them and SERIES_MAX_BYTES.
     """
-    lines = page.split(b"\n")
-    if lines[-1].strip():
-        raise PageError(
-            f"page of {len(page)} bytes is cut short in line {len(lines)}: {_shown(lines[-1])}"
-        )
-    samples = []
-    for number, line in enumerate(lines, 1):
-        if line[:1] == b"#":
-            continue
-        text = line.strip()
-        end = _NAME_END.search(text)
-        if end is None or text[: end.start()] not in wanted:
-            continue
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self._wanted = {name.encode(): name for name in wanted}
+        self._passable = Passable(self._wanted)
+        # By line feed and text, as they stand on a page; None is a series that is not wanted.
+        self._known: dict[bytes, Series | None] = {}
+        self._known_bytes = 0
+
+    def samples(self, page: bytes) -> list[Sample]:
+        """Return the wanted samples in page order; nothing behind `# EOF` counts.
+
+        Raises PageError on a wanted line that is malformed, on a page whose last line has no end
+        and is not `# EOF` (a value cut short is still a number), and on one of too many lines or
+        wanted samples.
+        """
+        # Parsing cannot be interrupted: what a page costs must be known before.
+        if len(page) > LARGE_BYTES and page.count(b"\n") > LINES_MAX:
+            raise PageError(f"page of {len(page)} bytes has over {LINES_MAX} lines")
+        whole = lines_end(page)
+        if whole < 0:
+            start = page.rfind(b"\n") + 1
+            cut = f"page of {len(page)} bytes is cut short: {_shown(page[start:])}"
+            raise _error(page, start, 0, cut)
+        page = page[:whole]
+        samples: list[Sample] = []
+        for start, end in blocks(page, self._passable):
+            read = self._at_once(page, start, end)
+            samples += self._one_by_one(page, start, end) if read is None else read
+            if len(samples) > SAMPLES_MAX:
+                raise PageError(
+                    f"page of {len(page)} bytes has over {SAMPLES_MAX} samples of what is read"
+                )
+        return samples
+
+    def _at_once(self, page: bytes, start: int, end: int) -> list[Sample] | None:
+        """Read lines that are all a known text, a blank and a number; None if they are not."""
+        # The line feed goes with the text behind it: so a known text proves where its line begins.
+        parts = page[start - 1 : end - 1].replace(b"\n", b" \n").split(b" ")
+        values = parts[2::2]
+        if not start or len(parts) % 2 == 0 or b"".join(values).translate(None, NUMERIC):
+            return None
         try:
-            samples.append(_sample(text, end.start()))
-        except ValueError as error:
-            raise PageError(f"line {number}: {error}: {_shown(line)}") from error
-    return samples
+            # None, for what is not wanted, is left out together with its value.
+            series = cast("list[Series]", list(map(self._known.__getitem__, parts[1::2])))
+            return list(compress(zip(series, map(float, values), strict=True), series))
+        except (KeyError, ValueError):
+            return None
+
+    def _one_by_one(self, page: bytes, start: int, end: int) -> list[Sample]:
+        samples: list[Sample] = []
+        for index, line in enumerate(page[start : end - 1].split(b"\n")):
+            if not line:
+                continue
+            text, _, value = line.rpartition(b" ")
+            series = self._known.get(b"\n" + text)
+            if series is not None and not value.translate(None, NUMERIC):
+                with suppress(ValueError):
+                    samples.append((series, float(value)))
+                    continue
+            name = self._wanted.get(name_of(line))
+            if name is not None:
+                try:
+                    samples.append(self._read(line, name))
+                except ValueError as error:
+                    raise _error(page, start, index, f"{error}: {_shown(line)}") from error
+            elif text and b" " not in text:
+                self._remember(text, None)
+        return samples
+
+    def _read(self, line: bytes, name: str) -> Sample:
+        read = line_of(line)
+        text = line[: read.series_end]
+        series = self._known.get(b"\n" + text)
+        if series is None:
+            series = Series(name, read.labels)
+            self._remember(text, series)
+        return series, read.value
+
+    def _remember(self, text: bytes, series: Series | None) -> None:
+        known = b"\n" + text
+        if len(text) > _TEXT_MAX_BYTES or known in self._known:
+            return
+        weight = getsizeof(known) + (0 if series is None else weight_of(series))
+        if len(self._known) >= SERIES_MAX or self._known_bytes + weight > SERIES_MAX_BYTES:
+            self._known.clear()
+            self._known_bytes = 0
+        self._known[known] = series
+        self._known_bytes += weight
 
 
-def _sample(text: bytes, name_end: int) -> Sample:
-    at = name_end
-    while text[at] in b" \t":
-        at += 1
-    labels: dict[str, str] = {}
-    if text[at] == ord("{"):
-        labels, at = _labels(text, at + 1)
-    fields = text[at:].split(b"#", 1)[0].split()
-    if len(fields) not in {1, 2}:
-        raise PageError("expected a value and perhaps a timestamp")
-    if len(fields) == 2:
-        _number(fields[1])
-    return Sample(text[:name_end].decode(), labels, _number(fields[0]))
-
-
-def _labels(text: bytes, at: int) -> tuple[dict[str, str], int]:
-    labels: dict[str, str] = {}
-    more = True
-    while not (end := _LABELS_END.match(text, at)):
-        label = _LABEL.match(text, at) if more else None
-        if label is None:
-            raise PageError("malformed labels")
-        name, value, comma = label.groups()
-        if name.decode() in labels:
-            raise PageError(f"label {name.decode()} twice")
-        labels[name.decode()] = _ESCAPE.sub(lambda m: _ESCAPED[m.group()], value.decode())
-        more, at = bool(comma), label.end()
-    return labels, end.end()
-
-
-def _number(field: bytes) -> float:
-    # float() takes the digit separators of Python, which the format does not have.
-    if b"_" in field:
-        raise PageError("malformed number")
-    return float(field)
+def _error(page: bytes, start: int, lines: int, what: str) -> PageError:
+    """Name the line that is so many lines behind the beginning of another."""
+    number = page.count(b"\n", 0, start) + lines + 1
+    return PageError(f"line {number}: {what}")
 
 
 def _shown(line: bytes) -> str:
