@@ -1,17 +1,15 @@
-"""Engine profiles by name."""
+"""Engine profiles: those shipped, those of files, and the book that chooses among them."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
+from pd_autoscaler.adapters.metrics.profiles.book import AUTO, ProfileBook
+from pd_autoscaler.adapters.metrics.profiles.custom import loaded
+from pd_autoscaler.adapters.metrics.profiles.mindie import MINDIE
 from pd_autoscaler.adapters.metrics.profiles.profile import Profile
+from pd_autoscaler.adapters.metrics.profiles.sglang import SGLANG
 from pd_autoscaler.adapters.metrics.profiles.vllm import VLLM
-from pd_autoscaler.errors import ConfigError
 
-PROFILES: Mapping[str, Profile] = MappingProxyType({VLLM.name: VLLM})
+__all__ = ["AUTO", "Profile", "ProfileBook", "loaded", "shipped_profiles"]
 
 
-def profile_named(name: str) -> Profile:
-    """Return a shipped profile, or raise ConfigError listing those there are."""
-    if name not in PROFILES:
-        raise ConfigError(f"no engine profile {name!r}; there are: {', '.join(sorted(PROFILES))}")
-    return PROFILES[name]
+def shipped_profiles() -> tuple[Profile, ...]:
+    """Return the profiles that come with the package."""
+    return (VLLM, SGLANG, MINDIE)

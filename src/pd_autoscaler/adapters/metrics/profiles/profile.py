@@ -1,155 +1,133 @@
-"""Profiles: which of an engine's metrics mean what, on a prompt node and on a decoder node."""
+"""Profiles: one engine's metrics in canonical names, on a prompt node and on a decoder node."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
-from pd_autoscaler.adapters.metrics.exposition import PageError, Sample, parse
+from pd_autoscaler.adapters.metrics.exposition import PageError, PageParser, Sample
+from pd_autoscaler.adapters.metrics.profiles.meaning import Buckets, Meanings
+from pd_autoscaler.adapters.metrics.profiles.reader import Found, Reader
+from pd_autoscaler.adapters.metrics.profiles.strangers import cause, cause_of_names
 from pd_autoscaler.model.node import Role
-from pd_autoscaler.model.signals import Histogram, Reading
+from pd_autoscaler.model.signals import Reading
 
-BOTH = frozenset(Role)
-PROMPT = frozenset({Role.PROMPT})
-DECODER = frozenset({Role.DECODER})
+_AFTER_NAME = (b"{", b" ", b"\t")
 
 
-def total(samples: list[Sample]) -> float:
-    """Sum the values: counts of several engines in one node."""
-    return math.fsum(sample.value for sample in samples)
-
-
-def mean(samples: list[Sample]) -> float:
-    """Average the values: ratios of several engines in one node."""
-    return math.fsum(sample.value for sample in samples) / len(samples)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One name under which an engine exports a thing, without prefix, and the labels it needs."""
-
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def is_in(self, sample: Sample) -> bool:
-        """Whether a sample of this name has the labels."""
-        return all(sample.labels.get(key) == value for key, value in self.labels.items())
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """Where a canonical value comes from: sources tried left to right, on nodes of these roles."""
-
-    sources: tuple[Source, ...]
-    roles: frozenset[Role] = BOTH
-    value_of: Callable[[list[Sample]], float] = total
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """An engine's metrics in the canonical names of `model.signals.Reading`.
 
     What a role exports without meaning it (a decoder counts the prompts again) is left out of
-    that role's readings, so that nothing behind the profile needs to know the engine.
+    that role's meanings, so that nothing behind a profile needs to know the engine. `prefixes`
+    are tried left to right before every name. A page with one of the names `recognised_by` is the
+    engine's; a profile without any is used only where it is named. `hint` says what must be
+    switched on for the engine to export them, `extends` which profile this one was made from.
     """
 
     name: str
-    prefixes: tuple[str, ...]
-    gauges: Mapping[str, Meaning]
-    counters: Mapping[str, Meaning]
-    histograms: Mapping[str, Meaning]
+    meanings: Mapping[Role, Meanings]
+    prefixes: Sequence[str] = ("",)
+    recognised_by: Sequence[str] = ()
+    rank_labels: Sequence[str] = ()
+    aliases: Sequence[str] = ()
+    extends: str = ""
+    hint: str = ""
 
     @cached_property
-    def wanted(self) -> frozenset[bytes]:
-        """Sample names this profile reads."""
-        plain = [
-            s.name for m in (*self.gauges.values(), *self.counters.values()) for s in m.sources
-        ]
-        parts = [
-            f"{source.name}{suffix}"
-            for meaning in self.histograms.values()
-            for source in meaning.sources
-            for suffix in ("_bucket", "_sum", "_count")
-        ]
-        return frozenset(
-            f"{prefix}{name}".encode() for prefix in self.prefixes for name in (*plain, *parts)
-        )
+    def signature(self) -> frozenset[str]:
+        """Names by which a page is recognised, with all prefixes."""
+        return frozenset(prefix + name for prefix in self.prefixes for name in self.recognised_by)
+
+    @cached_property
+    def _signs(self) -> tuple[bytes, ...]:
+        return tuple(name.encode() for name in sorted(self.signature))
+
+    @cached_property
+    def _readers(self) -> Mapping[Role, Reader]:
+        return {role: Reader(self.meanings[role], self.prefixes, self.rank_labels) for role in Role}
+
+    @cached_property
+    def _parsers(self) -> Mapping[Role, PageParser]:
+        return {role: PageParser(reader.wanted) for role, reader in self._readers.items()}
+
+    def wanted_by(self, role: Role) -> frozenset[str]:
+        """Return the names of all samples that are read on nodes of a role."""
+        return self._readers[role].wanted
 
     def reading(self, page: bytes, *, node_id: str, role: Role, at_s: float) -> Reading:
         """Read a page; raises PageError if it is malformed or has nothing this profile knows."""
-        by_name: dict[str, list[Sample]] = {}
-        for sample in parse(page, self.wanted):
-            by_name.setdefault(self._bare(sample.name), []).append(sample)
-        if not by_name:
-            raise PageError(
-                f"no metric of the {self.name} profile among {len(page)} bytes "
-                f"(metrics switched off, or another engine?)"
-            )
-        found = {
-            name: value
-            for name, meaning in (*self.gauges.items(), *self.counters.items())
-            if role in meaning.roles and (value := _value(meaning, by_name)) is not None
-        }
-        counters = {name: value for name, value in found.items() if name in self.counters}
-        histograms: dict[str, Histogram] = {}
-        for name, meaning in self.histograms.items():
-            if role not in meaning.roles:
-                continue
-            counts, histogram = _histogram(meaning, by_name)
-            counters |= {f"{name}{suffix}": value for suffix, value in counts.items()}
-            if histogram is not None:
-                histograms[name] = histogram
+        found = self._readers[role].found(self._parsers[role].samples(page))
+        if found.is_empty:
+            raise PageError(cause(page, [self], self.wanted_by(role)))
+        return self._reading(found, node_id=node_id, at_s=at_s)
+
+    def reading_of(
+        self, samples: Iterable[Sample], *, node_id: str, role: Role, at_s: float
+    ) -> Reading:
+        """Read samples that came another way; raises PageError if this profile knows none."""
+        samples = list(samples)
+        found = self._readers[role].found(samples)
+        if found.is_empty:
+            names = [series.name for series, _ in samples]
+            raise PageError(cause_of_names(names, [self], self.wanted_by(role)))
+        return self._reading(found, node_id=node_id, at_s=at_s)
+
+    def _reading(self, found: Found, *, node_id: str, at_s: float) -> Reading:
         return Reading(
             node_id=node_id,
             at_s=at_s,
-            gauges={name: value for name, value in found.items() if name in self.gauges},
-            counters=counters,
-            histograms=histograms,
+            engine=self.name,
+            gauges=found.gauges,
+            counters=found.counters,
+            histograms=found.histograms,
+            lumpy=found.lumpy,
+            parts=found.parts,
         )
 
-    def _bare(self, name: str) -> str:
-        prefix = max((p for p in self.prefixes if name.startswith(p)), key=len)
-        return name[len(prefix) :]
+    def missing(self, reading: Reading, role: Role) -> tuple[str, ...]:
+        """Return what the page lacked of what this profile could give for the role, for people.
+
+        Each is one line: the canonical name, the engine's names that were tried in their order,
+        and, where that is known, when an engine does not have it.
+        """
+        meanings = self.meanings[role]
+        lacking = [
+            (name, meaning.ways, meaning.note)
+            for name, meaning in meanings.gauges.items()
+            if name not in reading.gauges
+        ]
+        lacking += [
+            (name, meaning.ways, meaning.note)
+            for name, meaning in meanings.counters.items()
+            if name not in reading.counters
+        ]
+        texts = [
+            (n, [way.text(self.prefixes[0]) for way in ways], note) for n, ways, note in lacking
+        ]
+        for name, wanted in meanings.histograms.items():
+            has_mean = f"{name}_count" in reading.counters and not all(
+                isinstance(way, Buckets) for way in wanted.ways
+            )
+            if name not in reading.histograms and not has_mean:
+                ways = [way.text(self.prefixes[0]) for way in wanted.ways]
+                texts.append((name, ways, wanted.note))
+        return tuple(
+            f"{name}: no {', nor '.join(ways)}" + (f" ({note})" if note else "")
+            for name, ways, note in texts
+        )
+
+    def is_on(self, page: bytes) -> bool:
+        """Whether a page is this engine's, told by one of the names it is recognised by."""
+        return any(_has(page, name) for name in self._signs)
+
+    def is_among(self, names: Collection[str]) -> bool:
+        """Whether sample names are this engine's."""
+        return any(name in self.signature for name in names)
 
 
-def _value(meaning: Meaning, by_name: Mapping[str, list[Sample]]) -> float | None:
-    for source in meaning.sources:
-        samples = [s for s in by_name.get(source.name, ()) if source.is_in(s)]
-        if samples:
-            value = meaning.value_of(samples)
-            # A NaN is an engine that does not know; a count below zero is one that is wrong.
-            return value if math.isfinite(value) and value >= 0 else None
-    return None
-
-
-def _histogram(
-    meaning: Meaning, by_name: Mapping[str, list[Sample]]
-) -> tuple[dict[str, float], Histogram | None]:
-    for source in meaning.sources:
-        buckets = [s for s in by_name.get(f"{source.name}_bucket", ()) if source.is_in(s)]
-        counts = {
-            suffix: value
-            for suffix in ("_sum", "_count")
-            if (value := _value(Meaning((Source(source.name + suffix, source.labels),)), by_name))
-            is not None
-        }
-        if buckets or counts:
-            return counts, _cumulative(buckets, counts.get("_count"))
-    return {}, None
-
-
-def _cumulative(buckets: Iterable[Sample], count: float | None) -> Histogram | None:
-    """Sum the buckets of all engines; None if they do not make a histogram."""
-    by_bound: dict[float, float] = {}
-    try:
-        for sample in buckets:
-            bound = float(sample.labels["le"])
-            by_bound[bound] = by_bound.get(bound, 0.0) + sample.value
-    except (KeyError, ValueError):
-        return None
-    if by_bound and count is not None:
-        by_bound.setdefault(math.inf, count)
-    rows = tuple(sorted(by_bound.items()))
-    values = [value for _, value in rows]
-    is_whole = bool(rows) and rows[-1][0] == math.inf and all(map(math.isfinite, values))
-    return rows if is_whole and values[0] >= 0 and values == sorted(values) else None
+def _has(page: bytes, name: bytes) -> bool:
+    """Whether a line of the page begins with the name; a search is cheaper than a split."""
+    if page.startswith(name) and page[len(name) : len(name) + 1] in _AFTER_NAME:
+        return True
+    return any(page.find(b"\n" + name + after) >= 0 for after in _AFTER_NAME)
