@@ -6,8 +6,18 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +73,7 @@ class Prometheus:
     """A running Prometheus and how to ask it."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self._url = url
+        self.url = self._url = url
         self._session = session
 
     async def ask(self, path: str, **parameters: str | float) -> Any:
@@ -126,19 +136,13 @@ async def prometheus(
     )
     address = f"127.0.0.1:{_free_port()}"
     process = await anyio.open_process(
-        [
-            str(PROMETHEUS),
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path / 'prometheus'}",
-            f"--web.listen-address={address}",
-            "--log.level=warn",
-        ],
+        _command(config, tmp_path / "prometheus", address),
         stdin=subprocess.DEVNULL,
         stdout=None,
         stderr=None,
     )
     try:
-        await _ready(f"http://{address}", session)
+        await ready(f"http://{address}", session)
         running = Prometheus(f"http://{address}", session)
         # It scrapes only seconds after it is ready, and rates need what was there before a change.
         await running.until(lambda: running.has_data("up == 1"), f"{scraped} is scraped")
@@ -154,7 +158,97 @@ async def prometheus(
             await process.aclose()
 
 
-async def _ready(url: str, session: aiohttp.ClientSession) -> None:
+class ServedPages:
+    """A page at a port of its own, served from a thread, so that it outlives one test's loop."""
+
+    def __init__(self, server: ThreadingHTTPServer) -> None:
+        self.address = f"127.0.0.1:{server.server_address[1]}"
+        self.version = 0
+        self._page: bytes | None = None
+
+    @property
+    def page(self) -> bytes | None:
+        """The page with its version as one more metric; None is an engine that fails."""
+        return self._page
+
+    @page.setter
+    def page(self, page: bytes | None) -> None:
+        self.version += 1
+        marked = f"page_version {self.version}\n".encode()
+        self._page = None if page is None else page + marked
+
+
+@contextmanager
+def serving_page() -> Iterator[ServedPages]:
+    """Serve a page on loopback; there is none until a test sets one."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = served.page
+            self.send_response(500 if page is None else 200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(page or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        served = ServedPages(server)
+        thread = threading.Thread(target=server.serve_forever, name=f"page {served.address}")
+        thread.start()
+        try:
+            yield served
+        finally:
+            server.shutdown()
+            thread.join(WITHIN_S)
+
+
+@contextmanager
+def watched_pages(
+    folder: Path, *, count: int, extra: Callable[[Sequence[str]], Sequence[Mapping[str, object]]]
+) -> Iterator[tuple[str, list[ServedPages]]]:
+    """Run a Prometheus over pages of a test's own: the job `engines`, and those of `extra`.
+
+    Yields its URL, and the pages.
+    """
+    need(PROMETHEUS)
+    with ExitStack() as stack:
+        pages = [stack.enter_context(serving_page()) for _ in range(count)]
+        addresses = [page.address for page in pages]
+        engines = {"job_name": "engines", "static_configs": [{"targets": addresses}]}
+        every = {"scrape_interval": f"{SCRAPE_S}s"}
+        config = folder / "prometheus.yml"
+        jobs = [engines, *extra(addresses)]
+        config.write_text(yaml.safe_dump({"global": every, "scrape_configs": jobs}))
+        address = f"127.0.0.1:{_free_port()}"
+        process = stack.enter_context(
+            subprocess.Popen(_command(config, folder / "data", address), stdin=subprocess.DEVNULL)
+        )
+        stack.callback(_ended, process)
+        yield f"http://{address}", pages
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _command(config: Path, data: Path, address: str) -> list[str]:
+    return [
+        str(PROMETHEUS),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={data}",
+        f"--web.listen-address={address}",
+        "--log.level=warn",
+    ]
+
+
+async def ready(url: str, session: aiohttp.ClientSession) -> None:
+    """Wait, bounded, until a Prometheus answers."""
     with anyio.fail_after(WITHIN_S):
         while True:
             try:

@@ -101,8 +101,8 @@ WRONG = [
     (
         "zzz: 1\n",
         (
-            "pd.yaml:1: zzz is not a setting (known at the top: loop, scrape, guard, node, links, "
-            "agent, provider, router, journal, admin, log)"
+            "pd.yaml:1: zzz is not a setting (known at the top: loop, scrape, attribution, "
+            "capacity, guard, node, links, agent, provider, router, journal, admin, log)"
         ),
     ),
     (
@@ -205,9 +205,53 @@ WRONG = [
     (
         "scrape: {deadline_s: 10}\n",
         (
-            f"scrape.deadline_s (10) is not below {PERIOD}; one silent "
+            f"scrape.jitter_s + scrape.deadline_s (0.5 + 10) is not below {PERIOD}; one silent "
             "node would make every cycle late"
         ),
+    ),
+    (
+        "scrape: {deadline_s: 4, jitter_s: 6}\n",
+        (
+            f"scrape.jitter_s + scrape.deadline_s (6 + 4) is not below {PERIOD}; one silent "
+            "node would make every cycle late"
+        ),
+    ),
+    (
+        "scrape: {source: promql, promql: {url: 'http://p'}, deadline_s: 10}\n",
+        (
+            f"scrape.jitter_s + scrape.deadline_s (0 + 10) is not below {PERIOD}; one silent "
+            "node would make every cycle late"
+        ),
+    ),
+    (
+        "scrape: {source: promql, promql: {url: 'http://p'}, jitter_s: 0, concurrency_max: 8}\n",
+        (
+            "scrape.jitter_s is set and scrape.source is promql; it would be ignored\n"
+            "scrape.concurrency_max is set and scrape.source is promql; it would be ignored"
+        ),
+    ),
+    (
+        (
+            "scrape: {source: agents, size_max_bytes: 1000, concurrency_max: 8, jitter_s: 0, "
+            "deadline_s: 10, profile: vllm}\n"
+        ),
+        (
+            "scrape.jitter_s is set and scrape.source is agents; it would be ignored\n"
+            "scrape.concurrency_max is set and scrape.source is agents; it would be ignored\n"
+            "scrape.profile is set and scrape.source is agents; it would be ignored\n"
+            "scrape.deadline_s is set and scrape.source is agents; it would be ignored\n"
+            "scrape.size_max_bytes is set and scrape.source is agents; it would be ignored"
+        ),
+    ),
+    *(
+        (
+            f"scrape: {{source: promql, promql: {{url: 'http://p/{behind}'}}}}\n",
+            (
+                "scrape.promql.url has a query or fragment, in which the API's path would be lost; "
+                "give the address without '?' and '#'"
+            ),
+        )
+        for behind in ("?tenant=a", "#graph", "?")
     ),
     (
         "scrape: {age_max_s: 5}\n",
@@ -354,6 +398,19 @@ def test_what_is_wrong_is_told_with_its_place_and_the_fix(text: str, message: st
     assert _refusal(_file(text)) == message
 
 
+def test_a_cycle_of_agents_alone_waits_for_no_page() -> None:
+    text = "loop: {period_s: 2, policy_deadline_s: 1}\nscrape: {source: agents}\n"
+
+    assert load(_file(text)).loop.period_s == 2
+
+
+@pytest.mark.parametrize("source", ["agents", "promql, promql: {url: 'http://p'}"])
+def test_what_is_loaded_is_right_when_all_of_it_is_written_down(source: str) -> None:
+    settings = load(_file(f"scrape: {{source: {source}}}\n"))
+
+    assert Settings.model_validate(settings.model_dump()) == settings
+
+
 def test_several_problems_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
     path = _file("loop: {period_s: -1}\nguard:\n  prompt_mni: 1\n")
     monkeypatch.setenv("PD_AUTOSCALER_LINKS__TIMEOUT_MS", "fast")
@@ -365,7 +422,7 @@ def test_several_problems_are_told_together(monkeypatch: pytest.MonkeyPatch) -> 
             "(known in "
             "guard: prompt_min, prompt_max, decoder_min, decoder_max, nodes_max, ratio_min, "
             "ratio_max, up_window_s, down_window_s, cooldown_s, step_up_max, step_down_max, "
-            "fresh_quorum, pay_back_max_s)"
+            "fresh_quorum, transfer_failure_share, pay_back_max_s)"
         ),
         (
             "environment PD_AUTOSCALER_LINKS__TIMEOUT_MS: links.timeout_ms is 'fast', and "
@@ -449,8 +506,8 @@ def test_how_nodes_are_linked_and_switched_reaches_the_rules() -> None:
             (
                 "environment PD_AUTOSCALER_LOPP__PERIOD_S: lopp is not a setting; did you "
                 "mean loop? "
-                "(known at the top: loop, scrape, guard, node, links, agent, provider, router, "
-                "journal, admin, log)"
+                "(known at the top: loop, scrape, attribution, capacity, guard, node, links, "
+                "agent, provider, router, journal, admin, log)"
             ),
         ),
         (

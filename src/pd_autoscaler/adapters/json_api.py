@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 
+from pd_autoscaler.adapters.addresses import shown
 from pd_autoscaler.errors import OutcomeUnknownError, PermanentError, TransientError
 
 TRY_AGAIN = frozenset({408, 409, 425, 429})
@@ -12,10 +13,14 @@ TRY_AGAIN = frozenset({408, 409, 425, 429})
 
 
 class JsonApi:
-    """One API at a base URL; `session` belongs to the caller, `timeout_s` bounds each call."""
+    """One API at a base URL; `session` belongs to the caller, `timeout_s` bounds each call.
+
+    `url` is that of the API as errors may tell it.
+    """
 
     def __init__(self, url: str, *, session: aiohttp.ClientSession, timeout_s: float) -> None:
-        self.url = url.rstrip("/")
+        self._url = url.rstrip("/")
+        self.url = shown(self._url)
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
@@ -23,7 +28,7 @@ class JsonApi:
         """Return the JSON at a path; a refusal (4xx) is a PermanentError, the rest transient."""
         what = self.url + path
         try:
-            async with self._session.get(what, timeout=self._timeout) as answer:
+            async with self._session.get(self._url + path, timeout=self._timeout) as answer:
                 _check(answer.status, what)
                 return await answer.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -44,7 +49,7 @@ class JsonApi:
         """
         try:
             async with self._session.request(
-                method, self.url + path, json=json, timeout=self._timeout
+                method, self._url + path, json=json, timeout=self._timeout
             ) as answer:
                 if is_gone_fine and answer.status == 404:
                     return  # Already gone is what was asked for.
@@ -65,4 +70,7 @@ def _check(status: int, what: str) -> None:
 
 def _said(error: Exception) -> str:
     """Return what an error says; time-outs say nothing, so their name must do."""
+    if isinstance(error, aiohttp.InvalidURL):
+        # Its own words are the URL, which may hold a password.
+        return "not an address such as http://host:port"
     return str(error) or type(error).__name__

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import SecretStr, ValidationError
@@ -12,12 +12,19 @@ from pydantic_settings.exceptions import SettingsError
 
 from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.settings.problems import Loc, sentences, unknown
-from pd_autoscaler.settings.sections import AdminSettings, AgentSettings
+from pd_autoscaler.settings.sections import (
+    AdminSettings,
+    AgentSettings,
+    PromqlSettings,
+    ScrapeSettings,
+)
 from pd_autoscaler.settings.tree import Settings
 
 ENV_PREFIX = "PD_AUTOSCALER_"
 ENV_DELIMITER = "__"
 TOKEN_LENGTH_MIN = 8
+
+_Tokened = TypeVar("_Tokened", AgentSettings, AdminSettings, ScrapeSettings, PromqlSettings)
 
 
 class _Environment(Settings, BaseSettings):  # type: ignore[misc]  # both configs are plain dicts
@@ -176,21 +183,35 @@ def _place(loc: Loc, path: Path | None, lines: Mapping[Loc, int]) -> str:
 
 def _with_secrets(settings: Settings) -> Settings:
     """Read the files that hold tokens."""
-    changes: dict[str, AgentSettings | AdminSettings] = {}
-    for name, section in (("agent", settings.agent), ("admin", settings.admin)):
-        if section.token_file is not None:
-            token = _secret(f"{name}.token_file", section.token_file)
-            changes[name] = section.model_copy(update={"token": token, "token_file": None})
-    return settings.model_copy(update=changes)
+    scrape = _with_token("scrape", settings.scrape, length_min=1)
+    if scrape.promql is not None:
+        promql = _with_token("scrape.promql", scrape.promql, length_min=1)
+        scrape = scrape.model_copy(update={"promql": promql})
+    return settings.model_copy(
+        update={
+            "scrape": scrape,
+            "agent": _with_token("agent", settings.agent),
+            "admin": _with_token("admin", settings.admin),
+        }
+    )
 
 
-def _secret(name: str, path: Path) -> SecretStr:
+def _with_token(name: str, section: _Tokened, *, length_min: int = TOKEN_LENGTH_MIN) -> _Tokened:
+    """Return a section with the token of its file; those that others give may be any length."""
+    if section.token_file is None:
+        return section
+    token = _secret(f"{name}.token_file", section.token_file, length_min)
+    return section.model_copy(update={"token": token, "token_file": None})
+
+
+def _secret(name: str, path: Path, length_min: int) -> SecretStr:
     try:
         secret = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{name}: {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: {path} is not UTF-8 text") from error
-    if len(secret) < TOKEN_LENGTH_MIN:
-        raise ConfigError(f"{name}: {path} must hold at least {TOKEN_LENGTH_MIN} characters")
+    if len(secret) < length_min:
+        least = f"{length_min} characters" if length_min > 1 else "one character"
+        raise ConfigError(f"{name}: {path} must hold at least {least}")
     return SecretStr(secret)

@@ -1,5 +1,6 @@
 """Which settings must fit one another; each function returns one sentence per misfit."""
 
+import re
 from collections.abc import Iterator
 from itertools import product
 
@@ -8,11 +9,13 @@ from pd_autoscaler.model.node import Role
 from pd_autoscaler.settings.sections import (
     AdminSettings,
     AgentSettings,
+    CapacitySettings,
     GuardSettings,
     JournalSettings,
     LinkSettings,
     LoopSettings,
     NodeSettings,
+    PromqlSettings,
     ProviderSettings,
     RouterSettings,
     ScrapeSettings,
@@ -38,10 +41,12 @@ def of_cycle(loop: LoopSettings, scrape: ScrapeSettings, node: NodeSettings) -> 
             f"loop.cycle_gap_min_s ({loop.cycle_gap_min_s:g}) is above {period}; "
             "no cycle would keep its period"
         )
-    if scrape.deadline_s >= loop.period_s:
+    # Only pages of many nodes are asked for one after the other; agents are asked for none.
+    jitter_s = scrape.jitter_s if scrape.source == "pages" else 0.0
+    if scrape.source != "agents" and jitter_s + scrape.deadline_s >= loop.period_s:
         yield (
-            f"scrape.deadline_s ({scrape.deadline_s:g}) is not below {period}; "
-            "one silent node would make every cycle late"
+            f"scrape.jitter_s + scrape.deadline_s ({jitter_s:g} + {scrape.deadline_s:g}) is not "
+            f"below {period}; one silent node would make every cycle late"
         )
     if scrape.age_max_s < loop.period_s:
         yield (
@@ -57,6 +62,63 @@ def of_cycle(loop: LoopSettings, scrape: ScrapeSettings, node: NodeSettings) -> 
         yield (
             f"node.lost_after_s ({node.lost_after_s:g}) is below {period}; "
             "one missed answer would count as a lost node"
+        )
+
+
+def of_scrape(scrape: ScrapeSettings) -> Iterator[str]:
+    """Check that what the source of metrics needs is there, and what it would ignore is not."""
+    source, promql = scrape.source, scrape.promql
+    if source == "promql" and promql is None:
+        yield "scrape.source is promql and scrape.promql is missing; give the server's url"
+    if source != "promql" and promql is not None:
+        yield f"scrape.promql is set and scrape.source is {source}; it would be ignored"
+    for name in _ignored_by(source):
+        # What `check` prints holds every default and must be right again.
+        if getattr(scrape, name) != ScrapeSettings.model_fields[name].default:
+            yield f"scrape.{name} is set and scrape.source is {source}; it would be ignored"
+    if (scrape.cert_file is None) != (scrape.key_file is None):
+        given, missing = ("cert", "key") if scrape.key_file is None else ("key", "cert")
+        yield (
+            f"scrape.{given}_file is set and scrape.{missing}_file is not; give both, which may "
+            "be one file"
+        )
+    yield from _of_token("scrape", scrape)
+    if promql is not None:
+        yield from _of_token("scrape.promql", promql)
+        if "?" in promql.url or "#" in promql.url:
+            yield (
+                "scrape.promql.url has a query or fragment, in which the API's path would be lost; "
+                "give the address without '?' and '#'"
+            )
+        for name in promql.matchers:
+            if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name):
+                yield (
+                    f"scrape.promql.matchers has {name!r}, which is no label name: letters, digits "
+                    "and '_', and no digit first"
+                )
+
+
+def _ignored_by(source: str) -> tuple[str, ...]:
+    """Return what only another source makes use of."""
+    of_each_page = ("token", "token_file", "jitter_s", "concurrency_max")
+    files = ("ca_file", "cert_file", "key_file", "profiles")
+    of_any_page = ("profile", "deadline_s", "size_max_bytes")
+    agents = (*of_each_page, *files, *of_any_page)
+    return {"promql": of_each_page, "agents": agents}.get(source, ())
+
+
+def of_capacity(capacity: CapacitySettings) -> Iterator[str]:
+    """Check that a decode step is given whole."""
+    step = {
+        "step_base_s": capacity.step_base_s,
+        "step_per_request_s": capacity.step_per_request_s,
+        "step_per_token_s": capacity.step_per_token_s,
+    }
+    missing = [name for name, value in step.items() if value is None]
+    if missing and len(missing) < len(step):
+        yield (
+            f"capacity.{missing[0]} is missing beside the other numbers of a decode step; "
+            "give capacity.step_base_s, step_per_request_s and step_per_token_s, or none of them"
         )
 
 
@@ -201,6 +263,12 @@ def of_journal(journal: JournalSettings, guard: GuardSettings) -> Iterator[str]:
 
 def of_tokens(agent: AgentSettings, admin: AdminSettings) -> Iterator[str]:
     """Check that each token comes from one place."""
-    for name, section in (("agent", agent), ("admin", admin)):
-        if section.token is not None and section.token_file is not None:
-            yield f"{name}.token and {name}.token_file are both set; keep one"
+    yield from _of_token("agent", agent)
+    yield from _of_token("admin", admin)
+
+
+def _of_token(
+    name: str, section: AgentSettings | AdminSettings | ScrapeSettings | PromqlSettings
+) -> Iterator[str]:
+    if section.token is not None and section.token_file is not None:
+        yield f"{name}.token and {name}.token_file are both set; keep one"

@@ -55,6 +55,12 @@ def _node_id(value: str) -> str:
     return value
 
 
+def _label_name(value: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", value):
+        raise ValueError("must be a label's name: letters, digits and '_', and no digit first")
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 NodeId = Annotated[str, AfterValidator(_node_id)]
 
@@ -76,12 +82,42 @@ class LoopSettings(Section):
     """Least pause between two cycles, however often the loop is poked."""
 
 
-class ScrapeSettings(Section):
-    """How engine pages are read."""
+class PromqlSettings(Section):
+    """The Prometheus server that is asked for the engines' metrics instead of the engines."""
 
-    profile: str = Field(default="vllm", min_length=1)
-    """Which engine's metric names to expect."""
+    url: HttpUrl
+    node_label: Annotated[str, AfterValidator(_label_name)] = "instance"
+    """The label that names a node: by its id, or by the host and port of its metrics_url."""
+    matchers: dict[str, str] = Field(default_factory=dict)
+    """Labels that all series must have, such as `job: engines`."""
+    token: SecretStr | None = Field(default=None, min_length=1)
+    """Sent as a bearer token."""
+    token_file: Path | None = None
+
+
+class ScrapeSettings(Section):
+    """Where the engines' metrics come from and how they are read."""
+
+    source: Literal["pages", "promql", "agents"] = "pages"
+    """`pages`: each node's own /metrics; `promql`: a Prometheus server (scrape.promql); `agents`:
+    what the agents say of their engines, with no metrics at all."""
+    promql: PromqlSettings | None = None
+    profile: str = Field(default="auto", min_length=1)
+    """Which engine's metric names to expect: `auto` tells them apart by their names."""
+    profiles: tuple[Path, ...] = ()
+    """Files with engine profiles of your own (YAML), by their names."""
     deadline_s: float = Field(default=2.5, gt=0, le=60)
+    jitter_s: float = Field(default=0.5, ge=0, le=60)
+    """The scrapes of a cycle are spread over this long, always the same for one node."""
+    token: SecretStr | None = Field(default=None, min_length=1)
+    """Sent to the engines as a bearer token."""
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    """Certificates that those of the engines, or of the Prometheus server, are checked with,
+    instead of the system's (PEM)."""
+    cert_file: Path | None = None
+    """The controller's own certificate for whoever of them asks for one (PEM), with its key."""
+    key_file: Path | None = None
     age_max_s: float = Field(default=30.0, gt=0, le=3600)
     """Pages older than this are stale."""
     window_s: float = Field(default=30.0, gt=0, le=3600)
@@ -89,6 +125,42 @@ class ScrapeSettings(Section):
     concurrency_max: int = Field(default=64, ge=1, le=4096)
     size_max_bytes: int = Field(default=10_000_000, ge=1_000, le=1_000_000_000)
     """A larger page is refused."""
+
+
+class AttributionSettings(Section):
+    """Above what a signal counts as high when the bottleneck is looked for; per fresh node."""
+
+    queue: float = Field(default=5.0, gt=0)
+    """Requests waiting at a node."""
+    ttft_p95_s: float = Field(default=1.0, gt=0)
+    tpot_p95_s: float = Field(default=0.050, gt=0)
+    kv_used: float = Field(default=0.80, gt=0, le=1)
+    transfer_wait: float = Field(default=5.0, gt=0)
+    """Requests that wait for KV from a prompt node, at a decoder."""
+    kv_export_backlog: float = Field(default=5.0, gt=0)
+    """Requests whose KV no decoder has pulled, at a prompt node."""
+    pull_s: float = Field(default=2.0, gt=0)
+    """Longest that KV may wait for its pull; both counts above matter only beyond it."""
+    kv_expired_share: float = Field(default=0.05, gt=0, le=1)
+    """Part of the requests whose KV may expire without a pull, as when users have gone."""
+    links_down_share: float = Field(default=0.10, gt=0, le=1)
+    """Part of all links that may be broken."""
+
+
+class CapacitySettings(Section):
+    """What a node is taken to be able to do before its pages have taught better.
+
+    Seconds and tokens of one node. Not given, nothing is claimed until it was seen.
+    """
+
+    prefill_tokens_per_s: float | None = Field(default=None, gt=0)
+    step_base_s: float | None = Field(default=None, gt=0)
+    """Seconds of a decode step before any request is in it."""
+    step_per_request_s: float | None = Field(default=None, ge=0)
+    step_per_token_s: float | None = Field(default=None, ge=0)
+    """Seconds for each token of KV in the batch."""
+    demand_half_life_s: float = Field(default=60.0, gt=0, le=86_400)
+    """After how long half of the smoothed demand is new."""
 
 
 class GuardSettings(Section):
@@ -114,6 +186,8 @@ class GuardSettings(Section):
     step_down_max: int = Field(default=1, ge=1)
     fresh_quorum: float = Field(default=0.5, gt=0, le=1)
     """With a smaller share of a role's pages fresh the cycle holds."""
+    transfer_failure_share: float = Field(default=0.05, gt=0, le=1)
+    """With a larger share of the requests' KV transfers failing nothing goes."""
     pay_back_max_s: float = Field(default=600.0, ge=0, le=86_400)
     """Longest wait before a shift from one role to the other.
 
@@ -193,6 +267,8 @@ class StaticNode(Section):
     """The agent of each accelerator rank, in rank order."""
     metrics_url: HttpUrl
     engine_url: HttpUrl | None = None
+    profile: str | None = None
+    """The engine profile of its pages; not given, it is scrape.profile."""
     is_standby: bool = False
     """A spare: initialised, but not linked until it is needed."""
 

@@ -2,12 +2,17 @@
 
 from pydantic import model_validator
 
+from pd_autoscaler.core.attribution import Thresholds
+from pd_autoscaler.core.capacity import Priors
 from pd_autoscaler.core.rules import GuardRules, LinkRules, NodeRules, Rules
+from pd_autoscaler.core.snapshots import SignalRules
 from pd_autoscaler.model.snapshot import Limits
 from pd_autoscaler.settings import relations
 from pd_autoscaler.settings.sections import (
     AdminSettings,
     AgentSettings,
+    AttributionSettings,
+    CapacitySettings,
     GuardSettings,
     JournalSettings,
     LinkSettings,
@@ -29,6 +34,8 @@ class Settings(Section):
 
     loop: LoopSettings = LoopSettings()
     scrape: ScrapeSettings = ScrapeSettings()
+    attribution: AttributionSettings = AttributionSettings()
+    capacity: CapacitySettings = CapacitySettings()
     guard: GuardSettings = GuardSettings()
     node: NodeSettings = NodeSettings()
     links: LinkSettings = LinkSettings()
@@ -43,6 +50,8 @@ class Settings(Section):
     def _relations_hold(self) -> "Settings":
         problems = [
             *relations.of_cycle(self.loop, self.scrape, self.node),
+            *relations.of_scrape(self.scrape),
+            *relations.of_capacity(self.capacity),
             *relations.of_guard(self.guard),
             *relations.of_links(self.links, self.router),
             *relations.of_places(self.provider, self.router),
@@ -65,6 +74,36 @@ class Settings(Section):
             nodes_max=guard.nodes_max,
             ratio_min=guard.ratio_min,
             ratio_max=guard.ratio_max,
+            fresh_quorum=guard.fresh_quorum,
+        )
+
+    def signal_rules(self) -> SignalRules:
+        """Return how signals are read, and above what they count as high."""
+        seen = self.attribution
+        return SignalRules(
+            window_s=self.scrape.window_s,
+            age_max_s=self.scrape.age_max_s,
+            pages_needed=self.scrape.source != "agents",
+            demand_half_life_s=self.capacity.demand_half_life_s,
+            priors=Priors(
+                prefill_tokens_per_s=self.capacity.prefill_tokens_per_s,
+                step_base_s=self.capacity.step_base_s,
+                step_per_request_s=self.capacity.step_per_request_s,
+                step_per_token_s=self.capacity.step_per_token_s,
+            ),
+            thresholds=Thresholds(
+                queue=seen.queue,
+                ttft_p95_s=seen.ttft_p95_s,
+                tpot_p95_s=seen.tpot_p95_s,
+                kv_used=seen.kv_used,
+                transfer_wait=seen.transfer_wait,
+                kv_export_backlog=seen.kv_export_backlog,
+                pull_s=seen.pull_s,
+                kv_expired_share=seen.kv_expired_share,
+                links_down_share=seen.links_down_share,
+                quorum_share=self.guard.fresh_quorum,
+                has_latencies=self.scrape.source != "agents",
+            ),
         )
 
     def rules(self, *, keeps_standby: bool = False) -> Rules:
@@ -99,7 +138,7 @@ class Settings(Section):
                 cooldown_s=guard.cooldown_s,
                 step_up_max=guard.step_up_max,
                 step_down_max=guard.step_down_max,
-                fresh_quorum=guard.fresh_quorum,
+                transfer_failure_share=guard.transfer_failure_share,
                 pay_back_max_s=guard.pay_back_max_s,
             ),
         )

@@ -1,132 +1,39 @@
-"""Scraping real HTTP servers, good and bad ones; what every MetricsSource promises."""
+"""When nodes are asked for their pages: at once, in time, and once a cycle each."""
 
 import asyncio
-import gzip
-import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
-import aiohttp
 import anyio
 import anyio.lowlevel
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pd_autoscaler.adapters.metrics.profiles.vllm import VLLM
 from pd_autoscaler.adapters.metrics.scrape import Scraper, delay_s
+from pd_autoscaler.model.facts import Scraped
 from pd_autoscaler.model.node import Node, Role
-from pd_autoscaler.model.signals import Reading
-from pd_autoscaler.ports import MetricsSource
 from tests.support.clock import Clock
-from tests.support.pages import node, vllm_page
-
-PAGE = vllm_page(waiting=3.0, running=2.0, finished=7.0, prompt_tokens=9.0)
-BOUND_S = 30.0
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Engines:
-    """A server whose paths are engines, each with an answer of its own."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
-        self.asked: list[str] = []
-        self.in_flight = 0
-        self.in_flight_max = 0
-        self.url = ""
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        name = request.path.strip("/")
-        self.asked.append(name)
-        self.in_flight += 1
-        self.in_flight_max = max(self.in_flight, self.in_flight_max)
-        try:
-            return await self.answers[name](request)
-        finally:
-            self.in_flight -= 1
-
-    def node(self, name: str, answer: Answer, role: Role = Role.PROMPT) -> Node:
-        """Add an engine, and return its node."""
-        self.answers[name] = answer
-        return node(name, role, metrics_url=f"{self.url}/{name}")
+from tests.support.metrics_servers import (
+    PAGE,
+    Answer,
+    Engines,
+    hung,
+    hung_half_way,
+    read,
+    scraping,
+    serving_engines,
+    with_page,
+)
+from tests.support.pages import node
 
 
 @pytest.fixture
 async def engines() -> AsyncIterator[Engines]:
-    engines = Engines()
-    app = web.Application()
-    app.router.add_get("/{name}", engines.answer)
-    # A scraper that gives up leaves its connection: the handler need not be waited for.
-    async with TestServer(app, handler_cancellation=True, shutdown_timeout=0.0) as server:
-        engines.url = str(server.make_url("")).rstrip("/")
+    async with serving_engines() as engines:
         yield engines
-
-
-@asynccontextmanager
-async def scraping(**options: float) -> AsyncIterator[Scraper]:
-    settings: dict[str, float] = {"deadline_s": BOUND_S} | options
-    async with aiohttp.ClientSession() as session:
-        yield Scraper(
-            session,
-            VLLM,
-            deadline_s=settings["deadline_s"],
-            size_max_bytes=int(settings.get("size_max_bytes", 1_000_000)),
-            concurrency_max=int(settings.get("concurrency_max", 10)),
-            jitter_s=settings.get("jitter_s", 0.0),
-        )
-
-
-def with_page(page: bytes = PAGE) -> Answer:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=page, content_type="text/plain")
-
-    return answer
-
-
-def with_status(status: int, headers: Mapping[str, str] | None = None) -> Answer:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        return web.Response(status=status, headers=headers, body=PAGE)
-
-    return answer
-
-
-async def hung(request: web.Request) -> web.StreamResponse:
-    await anyio.sleep_forever()
-    raise AssertionError
-
-
-async def hung_half_way(request: web.Request) -> web.StreamResponse:
-    answer = web.StreamResponse()
-    await answer.prepare(request)
-    await answer.write(PAGE[: len(PAGE) // 2])
-    await anyio.sleep_forever()
-    raise AssertionError
-
-
-async def broken_off(request: web.Request) -> web.StreamResponse:
-    answer = web.StreamResponse(headers={"Content-Length": str(len(PAGE))})
-    await answer.prepare(request)
-    await answer.write(PAGE[: len(PAGE) // 2])
-    assert request.transport is not None
-    request.transport.close()
-    return answer
-
-
-async def endless(request: web.Request) -> web.StreamResponse:
-    answer = web.StreamResponse()
-    await answer.prepare(request)
-    while True:
-        await answer.write(b"x 1\n" * 10_000)
-
-
-async def read(scraper: MetricsSource, *nodes: Node) -> Mapping[str, Reading]:
-    with anyio.fail_after(BOUND_S):
-        return await scraper.read(nodes)
 
 
 async def test_every_node_that_answers_is_read_in_its_role(engines: Engines) -> None:
@@ -142,91 +49,7 @@ async def test_every_node_that_answers_is_read_in_its_role(engines: Engines) -> 
     assert "prompt_tokens" not in readings["d"].counters
     assert before_s <= readings["p"].at_s <= anyio.current_time()
     assert scraper.errors == {}
-    assert (scraper.failures, scraper.bytes_read) == (0, 2 * len(PAGE))
-
-
-async def test_a_compressed_page_is_read(engines: Engines) -> None:
-    async def compressed(request: web.Request) -> web.StreamResponse:
-        assert "gzip" in request.headers["Accept-Encoding"]
-        return web.Response(body=gzip.compress(PAGE), headers={"Content-Encoding": "gzip"})
-
-    async with scraping() as scraper:
-        assert "p" in await read(scraper, engines.node("p", compressed))
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (with_status(500), "HTTP 500"),
-        (with_status(404), "HTTP 404"),
-        (with_status(204), "HTTP 204"),
-        (
-            with_status(302, {"Location": "http://elsewhere/"}),
-            "HTTP 302 to http://elsewhere/; redirects are not followed",
-        ),
-        (with_page(b"<html>hello</html>\n"), "no metric of the vllm profile"),
-        (with_page(b""), "no metric of the vllm profile"),
-        (with_page(b"\x00\xff" * 99), "cut short in line 1"),
-        (with_page(PAGE[:-5]), "cut short in line"),
-        (with_page(PAGE + b'vllm:num_requests_waiting{engine="0"} many\n'), "could not convert"),
-        (broken_off, "payload"),
-        (endless, "page is larger than 1000000 bytes"),
-        (with_page(PAGE + b"x 1\n" * 250_000), "page is larger than 1000000 bytes"),
-    ],
-)
-async def test_a_bad_page_makes_its_node_absent_and_harms_no_other(
-    engines: Engines, answer: Answer, error: str
-) -> None:
-    bad, good = engines.node("bad", answer), engines.node("good", with_page())
-
-    async with scraping() as scraper:
-        readings = await read(scraper, bad, good)
-
-    assert list(readings) == ["good"]
-    assert list(scraper.errors) == ["bad"]
-    assert scraper.errors["bad"].startswith(f"{bad.metrics_url}: ")
-    assert error in scraper.errors["bad"]
-    assert scraper.failures == 1
-
-
-async def test_a_small_answer_that_unpacks_to_a_huge_page_is_refused(engines: Engines) -> None:
-    async def bomb(request: web.Request) -> web.StreamResponse:
-        packed = gzip.compress(b"x 1\n" * 2_000_000)
-        return web.Response(body=packed, headers={"Content-Encoding": "gzip"})
-
-    async with scraping() as scraper:
-        assert await read(scraper, engines.node("p", bomb)) == {}
-        assert "page is larger than" in scraper.errors["p"]
-
-
-async def test_a_page_whose_compression_is_broken_is_an_error_of_its_node(
-    engines: Engines,
-) -> None:
-    async def broken(request: web.Request) -> web.StreamResponse:
-        packed = b"\x1f\x8b" + b"no gzip at all" * 9
-        return web.Response(body=packed, headers={"Content-Encoding": "gzip"})
-
-    async with scraping() as scraper:
-        assert await read(scraper, engines.node("p", broken)) == {}
-        assert "p" in scraper.errors
-
-
-@pytest.mark.parametrize(
-    "said", [b"", b"\x00" * 99, b"HTTP/1.1 two hundred\r\n\r\n", b"SSH-2.0-x\r\n"]
-)
-async def test_a_port_that_does_not_speak_http_is_an_error_of_its_node(said: bytes) -> None:
-    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(said)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    async with await asyncio.start_server(say, "127.0.0.1", 0) as server, scraping() as scraper:
-        port = server.sockets[0].getsockname()[1]
-        target = node("p", metrics_url=f"http://127.0.0.1:{port}/metrics")
-        assert await read(scraper, target) == {}
-        assert "p" in scraper.errors
+    assert scraper.scraped == Scraped(pages=2, failures=0, page_bytes=2 * len(PAGE))
 
 
 @pytest.mark.parametrize("answer", [hung, hung_half_way])
@@ -262,11 +85,19 @@ async def test_a_closed_port_and_a_wrong_address_are_errors_of_their_nodes() -> 
             assert await read(scraper, *nodes) == {}
 
     # A node that has no address yet is not asked, which is no failure.
-    assert scraper.errors.keys() == {"closed", "wrong"}
+    assert scraper.errors == {
+        "closed": f"http://127.0.0.1:{port}/metrics: connection refused by 127.0.0.1:{port}",
+        "wrong": "no address: not an address such as http://host:port",
+    }
 
 
-async def test_no_more_nodes_are_asked_at_once_than_allowed(engines: Engines) -> None:
+async def test_as_many_nodes_are_asked_at_once_as_allowed_and_no_more(engines: Engines) -> None:
+    full = anyio.Event()
+
     async def turn(request: web.Request) -> web.StreamResponse:
+        if engines.in_flight == 3:
+            full.set()
+        await full.wait()
         for _ in range(5):
             await anyio.lowlevel.checkpoint()
         return web.Response(body=PAGE)
@@ -276,7 +107,7 @@ async def test_no_more_nodes_are_asked_at_once_than_allowed(engines: Engines) ->
     async with scraping(concurrency_max=3) as scraper:
         assert len(await read(scraper, *nodes)) == 20
 
-    assert engines.in_flight_max <= 3
+    assert engines.in_flight_max == 3
 
 
 async def test_nodes_that_hang_keep_no_slot_from_those_that_answer(
@@ -300,6 +131,41 @@ async def test_nodes_that_hang_keep_no_slot_from_those_that_answer(
         assert list(await scraper.read(nodes)) == ["good"]
 
 
+async def test_a_jitter_gives_nodes_that_hang_no_head_start(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    async def later(request: web.Request) -> web.StreamResponse:
+        clock.advance(100)
+        return await hung(request)
+
+    by_delay = sorted((f"n{i}" for i in range(9)), key=lambda name: delay_s(name, 1.0))
+    slow, good = engines.node(by_delay[0], later), engines.node(by_delay[-1], with_page())
+
+    async with scraping(deadline_s=50, concurrency_max=1, jitter_s=20.0) as scraper:
+        with anyio.fail_after(1000), anyio.move_on_after(900):
+            assert await read_past(scraper, clock, slow) == []
+            engines.asked.clear()
+            assert await read_past(scraper, clock, slow, good) == [good.id]
+
+    assert engines.asked == [good.id, slow.id]
+
+
+async def read_past(scraper: Scraper, clock: Clock, *nodes: Node) -> list[str]:
+    """Read with the clock moved on past the jitter as soon as all of them wait for it."""
+    readings: list[str] = []
+
+    async def reads() -> None:
+        readings.extend(await scraper.read(nodes))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(reads)
+        await anyio.wait_all_tasks_blocked()
+        clock.advance(19.9)
+    return readings
+
+
 async def test_connections_are_kept_between_cycles(engines: Engines) -> None:
     ports: set[int] = set()
 
@@ -314,34 +180,6 @@ async def test_connections_are_kept_between_cycles(engines: Engines) -> None:
             await read(scraper, target)
 
     assert len(ports) == 1
-
-
-async def test_a_failing_node_is_logged_once_when_it_starts_and_once_when_it_ends(
-    engines: Engines, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, logger="pd_autoscaler")
-    target = engines.node("p", with_status(500))
-    async with scraping() as scraper:
-        for _ in range(3):
-            await read(scraper, target)
-        engines.answers["p"] = with_page()
-        for _ in range(3):
-            await read(scraper, target)
-
-    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("WARNING", f"metrics of p failing: {target.metrics_url}: HTTP 500"),
-        ("INFO", "metrics of p back after 0s"),
-    ]
-    assert (scraper.failures, scraper.errors) == (3, {})
-
-
-async def test_a_node_that_is_no_more_leaves_no_error_behind(engines: Engines) -> None:
-    bad = engines.node("bad", with_status(500))
-    async with scraping() as scraper:
-        await read(scraper, bad)
-        await read(scraper)
-
-        assert scraper.errors == {}
 
 
 async def test_the_jitter_delays_a_scrape_by_the_nodes_share(
@@ -369,3 +207,37 @@ def test_nodes_are_spread_over_the_jitter() -> None:
     assert min(delays) < 0.1
     assert max(delays) > 0.9
     assert delay_s("prompt-0", 1.0) == delays[0]
+
+
+async def test_a_thousand_nodes_are_read_in_one_go() -> None:
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(serving_engines()) for _ in range(4)]
+        nodes = [servers[i % 4].node(f"n{i}", with_page()) for i in range(1000)]
+        async with scraping(concurrency_max=64) as scraper:
+            readings = await read(scraper, *nodes)
+
+    assert list(readings) == [node.id for node in nodes]
+    assert [r.node_id for r in readings.values()] == [node.id for node in nodes]
+    assert scraper.scraped.pages == 1000
+    assert sum(server.in_flight_max for server in servers) <= 64
+    assert sorted(name for server in servers for name in server.asked) == sorted(readings)
+
+
+async def test_a_connection_that_a_node_has_closed_meanwhile_is_no_error(engines: Engines) -> None:
+    ports: set[int] = set()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        ports.add(request.transport.get_extra_info("peername")[1])
+        transports.append(request.transport)
+        return web.Response(body=PAGE)
+
+    transports: list[asyncio.Transport] = []
+    target = engines.node("p", answer)
+    async with scraping() as scraper:
+        for cycle in range(3):
+            assert list(await read(scraper, target)) == ["p"]
+            # As an engine does with a connection that has been idle for longer than it likes.
+            transports[cycle].close()
+
+    assert len(ports) == 3

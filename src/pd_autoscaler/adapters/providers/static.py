@@ -7,6 +7,23 @@ from dataclasses import replace
 from pd_autoscaler.errors import ConfigError, TransientError
 from pd_autoscaler.model.facts import ProvidedNode
 from pd_autoscaler.model.node import Role
+from pd_autoscaler.settings.sections import StaticNode
+
+
+def named(nodes: Iterable[StaticNode]) -> tuple[ProvidedNode, ...]:
+    """Return the nodes that the settings name."""
+    return tuple(
+        ProvidedNode(
+            id=node.id,
+            role=node.role,
+            agent_urls=node.agent_urls,
+            metrics_url=node.metrics_url,
+            engine_url=node.engine_url or "",
+            is_standby=node.is_standby,
+            profile=node.profile or "",
+        )
+        for node in nodes
+    )
 
 
 class StaticProvider:
@@ -19,12 +36,12 @@ class StaticProvider:
     """
 
     def __init__(self, nodes: Iterable[ProvidedNode]) -> None:
-        named = tuple(nodes)
-        twice = [node_id for node_id, n in Counter(node.id for node in named).items() if n > 1]
+        given = tuple(nodes)
+        twice = [node_id for node_id, n in Counter(node.id for node in given).items() if n > 1]
         if twice:
             raise ConfigError(f"node id {twice[0]!r} is given twice: give each node its own")
-        self._nodes = {node.id: node for node in named}
-        self._pool = [node.id for node in named if node.is_standby]
+        self._nodes = {node.id: node for node in given}
+        self._pool = [node.id for node in given if node.is_standby]
 
     async def nodes(self) -> tuple[ProvidedNode, ...]:
         """List all nodes; those in the pool say so."""
