@@ -13,7 +13,7 @@ from tests.support.node_process import Hand, NodeProcess, hand, node
 pytestmark = pytest.mark.e2e
 
 BODY = {"prompt_tokens": 300, "max_tokens": 5}
-IDLE = {"waiting": 0, "running": 0, "kv_unpulled": 0}
+IDLE = {"waiting": 0, "running": 0, "kv_unpulled": 0, "kv_used": 0}
 PREFILL = {"do_remote_decode": True}
 
 

@@ -53,7 +53,7 @@ async def test_a_request_needs_the_link_and_streams_once_it_is_there() -> None:
         assert text.endswith("data: [DONE]\n\n")
         for each in (prompt, decoder):
             engine = (await by_hand.state(each))["engine"]
-            assert engine == {"waiting": 0, "running": 0, "kv_unpulled": 0}
+            assert engine == {"waiting": 0, "running": 0, "kv_unpulled": 0, "kv_used": 0}
 
         line = await by_hand.called("unlinks", decoder, prompt)
         assert line["outcome"] == "done"

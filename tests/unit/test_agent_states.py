@@ -46,9 +46,9 @@ def test_counts_are_summed_and_the_oldest_answer_dates_the_node() -> None:
 
 
 def test_the_load_is_the_largest_that_any_rank_tells_and_unknown_only_where_none_does() -> None:
-    loads = [EngineLoad(waiting=3), EngineLoad(waiting=1, running=0), EngineLoad()]
+    loads = [EngineLoad(waiting=3), EngineLoad(waiting=1, running=0, kv_used=0.5), EngineLoad()]
     whole = state_of_node([replace(READY, engine=load) for load in loads])
-    assert whole.engine == EngineLoad(waiting=3, running=0, kv_unpulled=None)
+    assert whole.engine == EngineLoad(waiting=3, running=0, kv_unpulled=None, kv_used=0.5)
 
 
 def test_the_highest_epoch_counts_with_its_holder() -> None:

@@ -165,6 +165,7 @@ def agent_state_of(reply: StateReply, *, rank: int, at_s: float) -> AgentState:
             waiting=reply.engine.waiting,
             running=reply.engine.running,
             kv_unpulled=reply.engine.kv_unpulled,
+            kv_used=reply.engine.kv_used,
         ),
         calls_in_flight=reply.calls_in_flight,
         calls_hung=reply.calls_hung,

@@ -1,10 +1,13 @@
 """One node's state, from those of the agents of its ranks."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from pd_autoscaler.errors import PermanentError
 from pd_autoscaler.model.facts import AgentPhase, AgentState, EngineLoad
 from pd_autoscaler.model.node import RANK_SEPARATOR, Endpoint
+
+Count = TypeVar("Count", int, float)
 
 _ADVANCE = (AgentPhase.NEW, AgentPhase.INITIALISING, AgentPhase.READY)
 
@@ -74,11 +77,12 @@ def _load(loads: Sequence[EngineLoad]) -> EngineLoad:
     largest count is the nearest to the truth, and errs towards not idle.
     """
 
-    def most(counts: Iterable[int | None]) -> int | None:
+    def most(counts: Iterable[Count | None]) -> Count | None:
         return max((count for count in counts if count is not None), default=None)
 
     return EngineLoad(
         waiting=most(load.waiting for load in loads),
         running=most(load.running for load in loads),
         kv_unpulled=most(load.kv_unpulled for load in loads),
+        kv_used=most(load.kv_used for load in loads),
     )

@@ -50,11 +50,12 @@ class HungCallWire(Wire):
 
 
 class EngineWire(Wire):
-    """Requests inside the engine; null is unknown."""
+    """Requests inside the engine, and its share of KV in use (0 to 1); null is unknown."""
 
     waiting: int | None = None
     running: int | None = None
     kv_unpulled: int | None = None
+    kv_used: float | None = Field(default=None, ge=0, le=1)
 
 
 class StateReply(Wire):

@@ -12,7 +12,7 @@ DEMO: Mapping[str, Mapping[str, Any]] = {
         "policy_params": {"settle_s": 2.0, "drain_s": 3.0, "latency_share_down": 1.0},
         "policy_deadline_s": 0.8,
     },
-    "scrape": {"profile": "vllm", "deadline_s": 0.8, "age_max_s": 5.0, "window_s": 5.0},
+    "scrape": {"deadline_s": 0.8, "jitter_s": 0.1, "age_max_s": 5.0, "window_s": 5.0},
     "guard": {
         "prompt_max": 7,
         "decoder_max": 7,

@@ -71,7 +71,8 @@ class DecoderEngine:
     """Decodes in steps of the whole batch, and preempts nothing.
 
     KV for input and output is reserved when a request is admitted, first come, first served.
-    `slowness` multiplies every step's time. `stride` is how many tokens a waiter is woken for.
+    `slowness` multiplies every step's time, `pull_delay_s` is what every pull takes longer, as over
+    a link that is slow and not broken. `stride` is how many tokens a waiter is woken for.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class DecoderEngine:
         stride: int = 8,
     ) -> None:
         self.slowness = 1.0
+        self.pull_delay_s = 0.0
         self._profile = profile
         self._metrics = metrics
         self._puller = puller
@@ -194,6 +196,8 @@ class DecoderEngine:
         """Fetch the KV; a failure or a caller who leaves frees the prompt's copy, too."""
         ending = "abort"
         try:
+            if self.pull_delay_s:
+                await anyio.sleep(self.pull_delay_s)
             await self._puller.pull(source)
             ending = ""
         except Exception:

@@ -31,17 +31,26 @@ class SimulatedEngine(Protocol):
     @slowness.setter
     def slowness(self, times: float) -> None: ...
 
+    @property
+    def pull_delay_s(self) -> float:
+        """What every pull takes longer, in seconds."""
+        ...
+
+    @pull_delay_s.setter
+    def pull_delay_s(self, seconds: float) -> None: ...
+
 
 def add_routes(app: web.Application, engine: SimulatedEngine, ranks: Ranks) -> None:
     """Add `GET /sim/entities` and `POST /sim/faults` to an engine's app.
 
     Entities: `{"role", "entities": {cluster id: [peer ids]}, "handshakes": {cluster id: [inside,
-    waiting]}}`, with a row for each rank. Faults: either `{"slowness": 2.0}`, which multiplies the
-    time of every step, or `{"kind", "verb", "cluster_id", "code", "delay_s"}` for calls of verb
-    `link` or `unlink` to one cluster id: kind `hang` (until `release`), `fail` with a `code`,
-    `delay` by `delay_s`; `cut` has pulls from one `cluster_id` time out until it is linked anew;
-    `release` lets hanging calls go on, `clear` removes every other fault, both of one `cluster_id`
-    or of all. A `rank` confines a fault to that rank.
+    waiting]}}`, with a row for each rank. Faults: `{"slowness": 2.0}`, which multiplies the time of
+    every step, `{"pull_delay_s": 3.0}`, which every pull of this decoder takes longer (0 ends it),
+    or `{"kind", "verb", "cluster_id", "code", "delay_s"}` for calls of verb `link` or `unlink` to
+    one cluster id: kind `hang` (until `release`), `fail` with a `code`, `delay` by `delay_s`; `cut`
+    has pulls from one `cluster_id` time out until it is linked anew; `release` lets hanging calls
+    go on, `clear` removes every other fault, both of one `cluster_id` or of all. A `rank` confines
+    a fault to that rank.
     """
 
     async def entities(_: web.Request) -> web.Response:
@@ -61,6 +70,9 @@ def add_routes(app: web.Application, engine: SimulatedEngine, ranks: Ranks) -> N
             raise BadRequestError("the body must be an object")
         if "slowness" in body:
             engine.slowness = _number(body, "slowness")
+        if "pull_delay_s" in body:
+            is_over = body["pull_delay_s"] == 0
+            engine.pull_delay_s = 0.0 if is_over else _number(body, "pull_delay_s")
         if "kind" in body:
             _set_fault(_chosen(ranks, body), body)
         return web.json_response({"slowness": engine.slowness})

@@ -38,7 +38,12 @@ class RankHooks:
     def load(self) -> EngineWire:
         """Tell what is inside the whole engine."""
         load = self._engine.load()
-        return EngineWire(waiting=load.waiting, running=load.running, kv_unpulled=load.kv_unpulled)
+        return EngineWire(
+            waiting=load.waiting,
+            running=load.running,
+            kv_unpulled=load.kv_unpulled,
+            kv_used=load.kv_used,
+        )
 
     def register_memory(self) -> None:
         """Register this rank's share of the KV blocks."""

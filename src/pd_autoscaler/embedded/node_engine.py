@@ -67,6 +67,15 @@ class NodeEngine:
     def slowness(self, times: float) -> None:
         self._prompt.slowness = self._decoder.slowness = times
 
+    @property
+    def pull_delay_s(self) -> float:
+        """What every pull takes longer, in seconds."""
+        return self._decoder.pull_delay_s
+
+    @pull_delay_s.setter
+    def pull_delay_s(self, seconds: float) -> None:
+        self._decoder.pull_delay_s = seconds
+
     def load(self) -> EngineLoad:
         """Return what is inside; the node is idle when all of it is zero."""
         prompt, decoder = self._prompt.load(), self._decoder.load()
@@ -74,6 +83,7 @@ class NodeEngine:
             waiting=(prompt.waiting or 0) + (decoder.waiting or 0),
             running=(prompt.running or 0) + (decoder.running or 0),
             kv_unpulled=prompt.kv_unpulled,
+            kv_used=max(self._prompt.kv_used, self._decoder.kv_used),
         )
 
     async def switch_rank(self, rank: int, role: Role) -> None:
