@@ -2,12 +2,16 @@
 
 import math
 from array import array
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pd_autoscaler.core.windows import Buckets, History, Quantile, Span, merged, quantile
+from pd_autoscaler.core.histograms import Buckets
+from pd_autoscaler.core.windows import History, Span
+from pd_autoscaler.model.signals import Reading
 from tests.support.pages import reading
 
 INF = math.inf
@@ -41,6 +45,27 @@ def test_a_rate_starts_from_the_newest_page_before_the_window() -> None:
     assert history.grown("n", now_s=25, window_s=16) == Span(70, 20)
 
 
+def spell(*, waiting: float) -> History:
+    """Make nine pages that say the same, ten seconds apart, and one that moved."""
+    history = History()
+    for i in range(10):
+        counters = {"n": 100.0} if i < 9 else {"n": 1000.0}
+        page = reading(at_s=10.0 * i, counters=counters, gauges={"waiting": waiting})
+        history = history.added(page, keep_s=300)
+    return history
+
+
+def test_what_was_counted_while_pages_only_repeated_is_not_one_windows_work() -> None:
+    frozen = spell(waiting=3)
+
+    assert frozen.rate("n", now_s=90, window_s=20) == 10.0
+    assert frozen.gauges("waiting", now_s=90, window_s=50) == [3.0]
+
+
+def test_an_idle_engine_whose_pages_repeat_begins_its_work_when_it_moves() -> None:
+    assert spell(waiting=0).rate("n", now_s=90, window_s=20) == 45.0
+
+
 def test_a_counter_that_goes_back_began_again_at_zero() -> None:
     history = counted((0, 100), (10, 130), (20, 5), (30, 25))
 
@@ -70,10 +95,28 @@ def test_a_page_without_the_counter_is_bridged() -> None:
     assert history.grown("n", now_s=20, window_s=30) == Span(8, 20)
 
 
-def test_a_page_that_is_not_newer_changes_nothing() -> None:
+def test_a_rate_looks_one_page_past_its_window_and_no_further() -> None:
+    history = counted((0, 1)).added(reading(at_s=10), keep_s=300)
+    history = history.added(reading(at_s=20, counters={"n": 9}), keep_s=300)
+
+    assert history.rate("n", now_s=20, window_s=10) is None
+
+
+@pytest.mark.parametrize("at_s", [10, 4])
+def test_a_page_that_is_not_newer_changes_nothing(at_s: float) -> None:
     history = counted((0, 1), (10, 2))
 
-    assert history.added(reading(at_s=10, counters={"n": 50}), keep_s=300) is history
+    assert history.added(reading(at_s=at_s, counters={"n": 50}), keep_s=300) is history
+
+
+def test_readings_that_follow_too_closely_replace_one_another() -> None:
+    history = History()
+    for at_s in (0.0, 3.0, 4.0, 6.0, 7.0, 11.0, 20.0):
+        page = reading(at_s=at_s, gauges={"g": at_s}, counters={"n": 10 * at_s})
+        history = history.added(page, keep_s=300, spacing_s=5)
+
+    assert [page.at_s for page in history.pages] == [0, 6, 11, 20]
+    assert history.rate("n", now_s=20, window_s=20) == 10
 
 
 def test_old_pages_go_but_for_the_one_a_full_window_starts_from() -> None:
@@ -81,6 +124,40 @@ def test_old_pages_go_but_for_the_one_a_full_window_starts_from() -> None:
 
     assert [page.at_s for page in history.pages] == [950, 960, 970, 980, 990]
     assert history.rate("n", now_s=990, window_s=30) == pytest.approx(0.1)
+
+
+_STEPS = st.lists(
+    st.tuples(st.floats(0.5, 40), st.integers(0, 50), st.booleans()), min_size=2, max_size=25
+)
+
+
+@given(_STEPS, st.floats(0, 40), st.floats(1, 60))
+def test_a_rate_is_never_negative_and_pruning_never_changes_an_answer(
+    steps: list[tuple[float, int, bool]], later_s: float, window_s: float
+) -> None:
+    at_s, kept, whole = 0.0, History(), History()
+    for passed_s, value, has_all in steps:
+        at_s += passed_s
+        names = {"n": value, "h_sum": value, "h_count": value} if has_all else {}
+        rows = {"h": ((1.0, value // 2), (INF, value))} if has_all else {}
+        page = reading(at_s=at_s, gauges={"g": value}, counters=names, histograms=rows)
+        kept, whole = kept.added(page, keep_s=60), whole.added(page, keep_s=INF)
+
+    now_s = at_s + later_s
+    answers = [
+        (
+            history.rate("n", now_s=now_s, window_s=window_s),
+            history.observations("h", now_s=now_s, window_s=window_s),
+            history.observed_count("h", now_s=now_s, window_s=window_s),
+            history.mean("g", now_s=now_s, window_s=window_s),
+            history.highest("g", now_s=now_s, window_s=window_s),
+        )
+        for history in (kept, whole)
+    ]
+
+    assert answers[0] == answers[1]
+    assert (answers[0][0] or 0.0) >= 0
+    assert len(kept.pages) <= len(whole.pages)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.booleans()), min_size=2, max_size=20))
@@ -132,11 +209,43 @@ def test_a_histogram_with_other_bounds_is_another_one() -> None:
     assert history.observations("h", now_s=10, window_s=5) == buckets(le2=10, inf=10)
 
 
+def test_bounds_that_come_back_are_not_taken_for_growth_below_zero() -> None:
+    history = History()
+    for at_s, bound, count in ((0, 1.0, 100), (10, 2.0, 7), (20, 1.0, 5)):
+        rows = ((bound, count), (INF, count))
+        history = history.added(reading(at_s=at_s, histograms={"h": rows}), keep_s=300)
+
+    assert history.observations("h", now_s=20, window_s=30) is None
+
+
+def test_what_was_observed_is_counted_and_averaged() -> None:
+    history = History()
+    for at_s, total, count in ((0, 100, 10), (10, 160, 14), (20, 160, 14)):
+        counters = {"h_sum": total, "h_count": count}
+        history = history.added(reading(at_s=at_s, counters=counters), keep_s=300)
+
+    assert history.mean_observed("h", now_s=20, window_s=20) == 15
+    assert history.observed_count("h", now_s=20, window_s=20) == 4
+    assert history.mean_observed("h", now_s=20, window_s=10) is None
+    assert history.observed_count("h", now_s=20, window_s=10) == 0
+    assert history.observed_count("other", now_s=20, window_s=10) is None
+
+
+def test_a_histogram_without_a_count_is_counted_by_its_buckets() -> None:
+    history = History()
+    for at_s, count in ((0, 3), (10, 8)):
+        rows = ((1.0, 0), (INF, count))
+        history = history.added(reading(at_s=at_s, histograms={"h": rows}), keep_s=300)
+
+    assert history.observed_count("h", now_s=10, window_s=10) == 5
+
+
 def test_gauges_are_read_over_the_window() -> None:
     history = History()
     for at_s, value in ((0, 9.0), (10, 2.0), (20, 4.0)):
         history = history.added(reading(at_s=at_s, gauges={"g": value}), keep_s=300)
 
+    assert history.gauges("g", now_s=20, window_s=10) == [2.0, 4.0]
     assert history.highest("g", now_s=20, window_s=10) == 4.0
     assert history.highest("g", now_s=20, window_s=20) == 9.0
     assert history.mean("g", now_s=20, window_s=10) == 3.0
@@ -149,40 +258,121 @@ def test_a_page_that_repeats_the_last_one_has_not_moved() -> None:
     assert history.moved_at_s == 10
 
 
-@pytest.mark.parametrize(
-    ("histogram", "q", "expected"),
-    [
-        (buckets(le1=10, le2=20, inf=20), 0.5, Quantile(1.0, is_lower_bound=False)),
-        (buckets(le1=10, le2=20, inf=20), 0.95, Quantile(1.9, is_lower_bound=False)),
-        (buckets(le1=10, le2=20, inf=20), 0.25, Quantile(0.5, is_lower_bound=False)),
-        (buckets(le1=0, le2=20, inf=20), 0.0, Quantile(1.0, is_lower_bound=False)),
-        # In a published sample of MindIE 252 of 400 first tokens are past the last bucket.
-        (buckets(le5=100, le10=148, inf=400), 0.95, Quantile(10.0, is_lower_bound=True)),
-        (buckets(inf=3), 0.5, Quantile(0.0, is_lower_bound=True)),
-    ],
-)
-def test_a_quantile_is_interpolated_or_a_lower_bound(
-    histogram: Buckets, q: float, expected: Quantile
+LIFETIME = 1e8
+
+
+def of_engines(at_s: float, engines: Iterable[int]) -> Reading:
+    """Make a page of these engines, that each count ten a second since long ago."""
+    each = [LIFETIME + 10 * at_s] * len([*engines])
+    count = math.fsum(each)
+    page = reading(
+        at_s=at_s,
+        gauges={"waiting": 1.0 * len(each)},
+        counters={"n": count, "h_count": count},
+        histograms={"h": ((1.0, count), (INF, count))},
+    )
+    parts = dict.fromkeys(("n", "h", "h_count"), len(each))
+    return replace(page, parts=parts if len(each) > 1 else {})
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 2), (7, 8), (8, 7), (2, 1)])
+def test_what_an_engine_that_comes_or_goes_has_counted_in_its_life_is_no_growth(
+    before: int, now: int
 ) -> None:
-    got = quantile(histogram, q)
+    history = History()
+    for at_s, engines in ((0, before), (10, before), (20, now)):
+        history = history.added(of_engines(at_s, range(engines)), keep_s=300)
 
-    assert got is not None
-    assert got.is_lower_bound is expected.is_lower_bound
-    assert got.value == pytest.approx(expected.value)
+    assert history.rate("n", now_s=20, window_s=30) is None
+    assert history.observations("h", now_s=20, window_s=30) is None
+    assert history.gauges("waiting", now_s=20, window_s=30) == [now]
 
-
-def test_nothing_observed_has_no_quantile() -> None:
-    assert quantile(buckets(le1=0, inf=0), 0.95) is None
-    assert quantile(Buckets((), array("d")), 0.95) is None
-
-
-def test_histograms_of_one_shape_are_summed() -> None:
-    assert merged([buckets(le1=1, inf=2), buckets(le1=3, inf=4)]) == buckets(le1=4, inf=6)
-    assert merged([]) is None
+    history = history.added(of_engines(30, range(now)), keep_s=300)
+    assert history.rate("n", now_s=30, window_s=30) == 10 * now
+    assert history.observed_count("h", now_s=30, window_s=30) == 100 * now
 
 
-def test_histograms_of_two_shapes_are_never_summed_to_less_delay() -> None:
-    got = merged([buckets(le1=5, le4=10, inf=10), buckets(le2=8, inf=10)])
+@pytest.mark.parametrize(("before", "now"), [(8, 7), (2, 1), (1, 2)])
+def test_engines_that_change_while_their_counter_is_missing_are_no_growth(
+    before: int, now: int
+) -> None:
+    history = History().added(of_engines(0, range(before)), keep_s=300)
+    history = history.added(reading(at_s=10, gauges={"waiting": 8.0}), keep_s=300)
+    history = history.added(of_engines(20, range(now)), keep_s=300)
 
-    # Where a histogram has no bound of its own, its count is that of the bound below.
-    assert got == buckets(le1=5, le2=13, le4=18, inf=20)
+    assert history.rate("n", now_s=20, window_s=30) is None
+
+
+def test_a_page_that_lacks_an_engine_says_so_for_a_minute_and_then_is_believed() -> None:
+    history = History().added(of_engines(0, range(8)), keep_s=300)
+
+    lost = "the newest has 7 of 8 series of h"
+    assert history.lost(of_engines(10, range(7))) == lost
+    assert history.lost(of_engines(60, range(7))) == lost
+    assert history.lost(of_engines(61, range(7))) == ""
+    assert history.lost(of_engines(10, range(8))) == ""
+    assert history.lost(of_engines(10, range(9))) == ""
+    assert History().lost(of_engines(10, range(7))) == ""
+
+
+def test_a_counter_that_is_missing_altogether_is_no_lost_engine() -> None:
+    history = History().added(of_engines(0, range(8)), keep_s=300)
+
+    assert history.lost(reading(at_s=10, gauges={"waiting": 8.0})) == ""
+
+
+@given(st.lists(st.tuples(st.floats(1, 40), st.sets(st.integers(0, 3), min_size=1)), min_size=2))
+def test_no_rate_is_ever_a_lifetimes_growth_whichever_engines_a_page_lacks(
+    steps: list[tuple[float, set[int]]],
+) -> None:
+    at_s, history = 0.0, History()
+    for passed_s, engines in steps:
+        at_s += passed_s
+        page = of_engines(at_s, engines)
+        history = history if history.lost(page) else history.added(page, keep_s=300)
+
+        rate = history.rate("n", now_s=at_s, window_s=30)
+        assert rate is None or rate == pytest.approx(
+            10 * history.gauges("waiting", now_s=at_s, window_s=60)[-1], abs=0.01
+        )
+
+
+def sparse(at_s: float, value: float | None = None, **counters: float) -> Reading:
+    """Make a page of a counter that appears with its first event, beside others."""
+    if value is None:
+        return replace(reading(at_s=at_s, counters=counters), parts={"n": 0})
+    return reading(at_s=at_s, counters=counters | {"n": value})
+
+
+def grown_over(*pages: Reading) -> Span | None:
+    history = History()
+    for page in pages:
+        history = history.added(page, keep_s=300)
+    return history.grown("n", now_s=pages[-1].at_s, window_s=20)
+
+
+def test_the_first_value_of_a_counter_that_appears_with_its_first_event_is_growth() -> None:
+    assert grown_over(*(sparse(10.0 * i) for i in range(4)), sparse(40, 40)) == Span(40, 20)
+    assert grown_over(sparse(0), sparse(10), sparse(20, 40), sparse(30, 43)) == Span(43, 20)
+
+
+def test_a_counter_of_which_nothing_is_said_begins_at_its_first_value() -> None:
+    assert grown_over(reading(at_s=0, counters={"m": 1}), sparse(10, 40)) is None
+    assert grown_over(sparse(10, 40)) is None
+
+
+def test_a_counter_that_could_not_be_read_before_begins_at_its_first_value() -> None:
+    unread = replace(reading(at_s=0, counters={"m": 1}), parts={"n": 2})
+    read = replace(sparse(10, 40), parts={"n": 2})
+
+    assert grown_over(unread, read) is None
+
+
+def test_a_counter_that_comes_back_is_no_jump() -> None:
+    assert grown_over(sparse(0), sparse(10, 40), sparse(20), sparse(30, 41)) == Span(1, 20)
+
+
+def test_a_counter_that_comes_with_an_engine_says_nothing_of_its_growth() -> None:
+    with_another = replace(sparse(10, 40, m=900), parts={"m": 2})
+
+    assert grown_over(sparse(0, m=5), with_another) is None

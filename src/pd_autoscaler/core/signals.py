@@ -1,47 +1,97 @@
 """Signals: what the readings so far say about nodes and roles, and how old that is."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pd_autoscaler.core.windows import History, Page, Span, merged, quantile
+from pd_autoscaler.core.aggregates import Over
+from pd_autoscaler.core.freshness import Source, source_of, word_of
+from pd_autoscaler.core.rates import arrival_rate, token_rate
+from pd_autoscaler.core.windows import NO_PAGES, History
 from pd_autoscaler.model.facts import Facts
 from pd_autoscaler.model.node import Node, NodeState, Role
-from pd_autoscaler.model.signals import NodeSignals, RoleSignals, Signal
+from pd_autoscaler.model.signals import NodeSignals, Reading, RoleSignals, Signal
 
 Key = tuple[str, str, Role]
 """Node id, incarnation and role: a new process or a new role begins a new history."""
 
+_VALUE_MAX = 1e18
+"""No engine counts so far."""
+
+_WORD_SPACING_S = 5.0
+"""Agents are read on every poke: closer words would only crowd out the older ones of a mean."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
-    """The memory behind the signals: recent pages per node, `keep_s` seconds of them."""
+    """The memory behind the signals: `keep_s` seconds of pages, and of agents' words, per node.
+
+    They are kept apart: agents are read more often than pages and have no counters, so that mixed
+    into one history they would outweigh the pages in every mean. Where `pages_needed` a word alone
+    does not make a node fresh: it knows nothing of latencies.
+    """
 
     keep_s: float = 300.0
+    pages_needed: bool = True
     histories: Mapping[Key, History] = field(default_factory=dict)
+    words: Mapping[Key, History] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    def source(self, node: Node, *, now_s: float, age_max_s: float) -> Source:
+        """Return what a node's signals are read from."""
+        pages = self.histories.get(key_of(node), NO_PAGES)
+        words = self.words.get(key_of(node), NO_PAGES)
+        return source_of(
+            node,
+            pages,
+            words,
+            now_s=now_s,
+            age_max_s=age_max_s,
+            pages_needed=self.pages_needed,
+            unread=self.unread.get(node.id, ""),
+        )
+
+
+def key_of(node: Node) -> Key:
+    """Return under which key a node's history is kept."""
+    return (node.id, node.incarnation, node.role)
 
 
 def observed(memory: Signals, facts: Facts, nodes: Sequence[Node]) -> Signals:
     """Return the memory with this observation's readings, and without nodes that are no more."""
     histories: dict[Key, History] = {}
+    words: dict[Key, History] = {}
+    unread = dict(facts.unread)
     for node in nodes:
-        history = memory.histories.get(_key(node), History())
-        reading = facts.readings.get(node.id)
-        if reading is not None:
-            history = history.added(reading, keep_s=memory.keep_s)
-        histories[_key(node)] = history
-    return replace(memory, histories=histories)
+        key = key_of(node)
+        page = _sane(facts.readings.get(node.id), facts.now_s)
+        histories[key] = memory.histories.get(key, NO_PAGES)
+        if page is not None:
+            if lost := histories[key].lost(page):
+                unread[node.id] = lost
+            else:
+                histories[key] = histories[key].added(page, keep_s=memory.keep_s)
+        word = _sane(word_of(facts.agents.get(node.id)), facts.now_s)
+        words[key] = memory.words.get(key, NO_PAGES)
+        if word is not None:
+            words[key] = words[key].added(word, keep_s=memory.keep_s, spacing_s=_WORD_SPACING_S)
+    return replace(memory, histories=histories, words=words, unread=unread)
 
 
 def node_signals(
-    memory: Signals, nodes: Sequence[Node], *, now_s: float, age_max_s: float
+    memory: Signals,
+    nodes: Sequence[Node],
+    *,
+    now_s: float,
+    age_max_s: float,
+    window_s: float = 30.0,
 ) -> dict[str, NodeSignals]:
-    """Return every node's newest values; those of a node that is not fresh are unknown.
-
-    Fresh is a page no older than `age_max_s` that is not frozen: an engine whose inner query fails
-    goes on to export its last values, so a page with work on it that has not changed in any number
-    for `age_max_s` is not believed.
-    """
-    return {node.id: _of_node(memory, node, now_s=now_s, age_max_s=age_max_s) for node in nodes}
+    """Return every node's newest values and its token rate; of a node in doubt, the doubt alone."""
+    found = {}
+    for node in nodes:
+        source = memory.source(node, now_s=now_s, age_max_s=age_max_s)
+        found[node.id] = _of_node(source, now_s=now_s, window_s=window_s, keep_s=memory.keep_s)
+    return found
 
 
 def role_signals(
@@ -56,162 +106,111 @@ def role_signals(
     """Return a role's signals over its serving nodes that are fresh.
 
     Gauges are means over the window (`kv_used_max` is the highest value any node had in it), rates
-    and quantiles are of what happened in the window. A signal is as old as the oldest of the newest
-    pages behind it. Raises ValueError if the memory is shorter than the window.
+    and quantiles are of what happened in the window. Raises ValueError if the memory is shorter
+    than the window.
     """
     if window_s > memory.keep_s:
         raise ValueError(f"window of {window_s:g} s over a memory of {memory.keep_s:g} s")
-    serving = [node for node in nodes if node.role is role and node.state is NodeState.SERVING]
-    fresh = [
-        history
-        for node in serving
-        if (history := memory.histories.get(_key(node))) is not None
-        and _is_fresh(history, now_s=now_s, age_max_s=age_max_s)
-    ]
-    over = _Over(fresh, now_s, window_s)
-    tokens = "prompt_tokens" if role is Role.PROMPT else "generation_tokens"
+    sources = _serving(memory, nodes, role, now_s=now_s, age_max_s=age_max_s)
+    over = Over(
+        sources=[source for source in sources if not source.doubt], now_s=now_s, window_s=window_s
+    )
+    window = {"now_s": now_s, "window_s": window_s}
     return RoleSignals(
-        serving=len(serving),
-        fresh=len(fresh),
-        queue=over.each(lambda h: h.mean("waiting", now_s=now_s, window_s=window_s), sum),
-        queue_time_p95_s=over.p95("queue_time_s"),
-        ttft_p95_s=over.p95("ttft_s"),
+        serving=len(sources),
+        fresh=len(over.sources),
+        untold=over.untold(role) if memory.pages_needed else frozenset(),
+        queue=over.total("waiting"),
+        queue_time_p95_s=over.queue_time_p95_s(),
+        ttft_p95_s=over.ttft_p95_s(),
         tpot_p95_s=over.p95("tpot_s"),
-        running=over.each(lambda h: h.mean("running", now_s=now_s, window_s=window_s), sum),
-        transfer_wait=over.each(
-            lambda h: h.mean("waiting_deferred", now_s=now_s, window_s=window_s), sum
-        ),
-        kv_used_mean=over.each(lambda h: h.mean("kv_used", now_s=now_s, window_s=window_s), _mean),
-        kv_used_max=over.each(lambda h: h.highest("kv_used", now_s=now_s, window_s=window_s), max),
-        token_rate=over.rate(tokens),
-        arrival_rate=over.each(lambda h: arrival_rate(h, now_s=now_s, window_s=window_s), sum),
+        running=over.total("running"),
+        transfer_wait=over.total("waiting_deferred"),
+        kv_export_backlog=over.total("kv_export_backlog") if role is Role.PROMPT else None,
+        kv_used_mean=over.mean("kv_used"),
+        kv_used_max=over.highest("kv_used"),
+        token_rate=over.rates(lambda h: token_rate(h, role, keep_s=memory.keep_s, **window)),
+        arrival_rate=over.rates(lambda h: arrival_rate(h, **window)),
         preempt_rate=over.rate("preemptions"),
         transfer_failure_rate=over.rate("transfer_failures"),
-        input_len=over.mean_observation("input_len"),
-        output_len=over.mean_observation("output_len"),
+        kv_expired_rate=over.rate("kv_expired"),
+        uncached_share=over.share("prompt_tokens", "prompt_tokens_cached"),
+        input_len=over.mean_observed("input_len"),
+        input_len_sq=over.mean_square("input_len"),
+        output_len=over.mean_observed("output_len"),
+        output_len_sq=over.mean_square("output_len"),
     )
 
 
-def arrival_rate(history: History, *, now_s: float, window_s: float) -> float | None:
-    """Return requests per second where they enter, None if that is unknown.
+def held_tokens(
+    memory: Signals, nodes: Sequence[Node], *, now_s: float, window_s: float, age_max_s: float
+) -> Signal | None:
+    """Return the tokens of KV that all fresh serving decoders hold, None if none of them says.
 
-    Entered is finished plus the change of what is inside: under back-pressure completions alone
-    say that the cluster is big enough.
+    Where only some say how much they have room for it is a lower bound.
     """
-    ends = history.ends(
-        lambda page: "requests_finished" in page.counters and _inside(page) is not None,
-        now_s=now_s,
-        window_s=window_s,
-    )
-    if ends is None:
+    sources = _serving(memory, nodes, Role.DECODER, now_s=now_s, age_max_s=age_max_s)
+    fresh = [source for source in sources if not source.doubt]
+    known = []
+    for source in fresh:
+        used = source.mean("kv_used", now_s=now_s, window_s=window_s)
+        room = source.newest("cache_tokens", now_s=now_s)
+        if used is not None and room is not None:
+            known.append((used.value * room.value, used.age_s))
+    if not known:
         return None
-    first, last = ends
-    finished = last.counters["requests_finished"] - first.counters["requests_finished"]
-    entered = finished + (_inside(last) or 0.0) - (_inside(first) or 0.0)
-    return max(0.0, entered) / (last.at_s - first.at_s)
+    total = math.fsum(tokens for tokens, _ in known)
+    age_s = max(age_s for _, age_s in known)
+    return Signal(total, age_s, is_lower_bound=len(known) < len(fresh), nodes=len(known))
 
 
-def _inside(page: Page) -> float | None:
-    waiting, running = page.gauges.get("waiting"), page.gauges.get("running")
-    if waiting is None or running is None:
-        return None
-    return waiting + running + page.gauges.get("waiting_deferred", 0.0)
+def _serving(
+    memory: Signals, nodes: Sequence[Node], role: Role, *, now_s: float, age_max_s: float
+) -> list[Source]:
+    return [
+        memory.source(node, now_s=now_s, age_max_s=age_max_s)
+        for node in nodes
+        if node.role is role and node.state is NodeState.SERVING
+    ]
 
 
-def _key(node: Node) -> Key:
-    return (node.id, node.incarnation, node.role)
-
-
-def _is_fresh(history: History, *, now_s: float, age_max_s: float) -> bool:
-    page = history.newest
-    if page is None or now_s - page.at_s > age_max_s:
-        return False
-    # A page without counters has nothing that must move.
-    is_frozen = (
-        bool(page.counters) and bool(_inside(page)) and page.at_s - history.moved_at_s > age_max_s
-    )
-    return not is_frozen
-
-
-def _of_node(memory: Signals, node: Node, *, now_s: float, age_max_s: float) -> NodeSignals:
-    history = memory.histories.get(_key(node), History())
-    page = history.newest
-    if page is None:
-        return NodeSignals(node_id=node.id)
-    age_s = max(0.0, now_s - page.at_s)
-    if not _is_fresh(history, now_s=now_s, age_max_s=age_max_s):
-        return NodeSignals(node_id=node.id, age_s=age_s)
+def _of_node(source: Source, *, now_s: float, window_s: float, keep_s: float) -> NodeSignals:
+    node = source.node
+    if source.doubt:
+        return NodeSignals(
+            node_id=node.id, engine=source.engine, age_s=source.age_s, doubt=source.doubt
+        )
 
     def gauge(name: str) -> Signal | None:
-        value = page.gauges.get(name)
-        return None if value is None else Signal(value, age_s)
+        return source.newest(name, now_s=now_s)
 
+    rate = token_rate(source.pages, node.role, now_s=now_s, window_s=window_s, keep_s=keep_s)
     return NodeSignals(
         node_id=node.id,
-        age_s=age_s,
+        engine=source.engine,
+        age_s=source.age_s,
         is_fresh=True,
         queue=gauge("waiting"),
         transfer_wait=gauge("waiting_deferred"),
         running=gauge("running"),
         kv_used=gauge("kv_used"),
+        kv_export_backlog=gauge("kv_export_backlog") if node.role is Role.PROMPT else None,
+        token_rate=None if rate is None else Signal(rate, source.age_s or 0.0),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Over:
-    """Aggregates over the fresh histories of one role."""
+def _sane(reading: Reading | None, now_s: float) -> Reading | None:
+    """Leave out what no engine can mean, and no page is from later than it was read.
 
-    histories: Sequence[History]
-    now_s: float
-    window_s: float
-
-    def each(
-        self,
-        value_of: Callable[[History], float | None],
-        combined: Callable[[list[float]], float],
-    ) -> Signal | None:
-        known = [(h, value) for h in self.histories if (value := value_of(h)) is not None]
-        if not known:
-            return None
-        return Signal(combined([value for _, value in known]), self._age_s(h for h, _ in known))
-
-    def rate(self, name: str) -> Signal | None:
-        return self.each(lambda h: h.rate(name, now_s=self.now_s, window_s=self.window_s), sum)
-
-    def p95(self, name: str) -> Signal | None:
-        known = [
-            (h, buckets)
-            for h in self.histories
-            if (buckets := h.observations(name, now_s=self.now_s, window_s=self.window_s))
-            is not None
-        ]
-        whole = merged(buckets for _, buckets in known)
-        found = None if whole is None else quantile(whole, 0.95)
-        if found is None:
-            return None
-        return Signal(found.value, self._age_s(h for h, _ in known), found.is_lower_bound)
-
-    def mean_observation(self, name: str) -> Signal | None:
-        """Sum over count of what was observed in the window, None if nothing was."""
-
-        def grown(history: History, suffix: str) -> Span | None:
-            return history.grown(f"{name}{suffix}", now_s=self.now_s, window_s=self.window_s)
-
-        spans = [
-            (h, total.delta, count.delta)
-            for h in self.histories
-            if (total := grown(h, "_sum")) is not None and (count := grown(h, "_count")) is not None
-        ]
-        observations = sum(count for _, _, count in spans)
-        if observations <= 0:
-            return None
-        value = sum(total for _, total, _ in spans) / observations
-        return Signal(value, self._age_s(h for h, _, _ in spans))
-
-    def _age_s(self, histories: Iterable[History]) -> float:
-        oldest = min((h.newest.at_s for h in histories if h.newest), default=self.now_s)
-        return max(0.0, self.now_s - oldest)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    Numbers that cannot be added up would end a cycle, and with it the daemon. One NaN would stay in
+    a counter's total for ever, and one page from the future would keep all later ones out.
+    """
+    if reading is None:
+        return None
+    gauges, counters = (
+        values
+        if all(0 <= value < _VALUE_MAX for value in values.values())
+        else {name: value for name, value in values.items() if 0 <= value < _VALUE_MAX}
+        for values in (reading.gauges, reading.counters)
+    )
+    return replace(reading, at_s=min(reading.at_s, now_s), gauges=gauges, counters=counters)

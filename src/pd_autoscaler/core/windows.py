@@ -2,26 +2,13 @@
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import NamedTuple
 
-from pd_autoscaler.model.signals import Histogram, Reading
-
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """Cumulative counts by ascending upper bound; the last bound is +Inf."""
-
-    bounds: tuple[float, ...]
-    counts: "array[float]"
-
-
-class Quantile(NamedTuple):
-    """A quantile; one that falls into the top bucket is only known to be at least its bound."""
-
-    value: float
-    is_lower_bound: bool
+from pd_autoscaler.core.histograms import Buckets, buckets_of, unwrapped
+from pd_autoscaler.model.signals import Reading
 
 
 class Span(NamedTuple):
@@ -41,11 +28,34 @@ class Page:
     histograms: Mapping[str, Buckets]
 
 
+INSIDE = ("waiting", "waiting_deferred", "running")
+"""Gauges that count requests inside an engine; not every engine tells deferred ones apart."""
+
+LOSS_DOUBTED_S = 60.0
+"""For so long a page with fewer engines than before is taken for one that lacks some."""
+
+
+def inside(page: Page) -> float | None:
+    """Return how many requests are inside, None where that is not the whole of them."""
+    waiting, running = page.gauges.get("waiting"), page.gauges.get("running")
+    if waiting is None or running is None:
+        return None
+    return sum(page.gauges.get(name, 0.0) for name in INSIDE)
+
+
+def is_working(page: Page) -> bool:
+    """Whether a page shows requests inside, so that its counters must move."""
+    return bool(page.counters) and any(page.gauges.get(name) for name in INSIDE)
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """The pages of one process, oldest first; a counter that goes back began again at zero.
 
-    `moved_at_s` is when a page last differed from the one before it.
+    `moved_at_s` is when a page last differed from the one before it. Pages that repeat while there
+    is work inside were not renewed: once one differs again they are left out, so that all that was
+    counted meanwhile is not taken for the work of one window. A page of another number of engines
+    begins anew: what one that comes or goes has counted in its life is nobody's growth.
     """
 
     pages: tuple[Page, ...] = ()
@@ -55,14 +65,35 @@ class History:
     _totals: Mapping[str, float] = field(default_factory=dict)
     _raw_buckets: Mapping[str, Buckets] = field(default_factory=dict)
     _total_buckets: Mapping[str, Buckets] = field(default_factory=dict)
+    _parts: Mapping[str, int] = field(default_factory=dict)
 
-    def added(self, reading: Reading, *, keep_s: float) -> "History":
+    def lost(self, reading: Reading) -> str:
+        """Say which series a page lacks that are likely to come back; empty if there are none.
+
+        It is no page to read: its sums are too low, and what was taken from them would be a
+        lifetime's growth on the next whole page.
+        """
+        newest = self.newest
+        if newest is None or reading.at_s - newest.at_s > LOSS_DOUBTED_S:
+            return ""
+        fewer = [(old, now, name) for name, old, now in self._other_parts(reading) if now < old]
+        if not fewer:
+            return ""
+        before, now, name = min(fewer)
+        return f"the newest has {now} of {before} series of {name}"
+
+    def added(self, reading: Reading, *, keep_s: float, spacing_s: float = 0.0) -> "History":
         """Return this history with one more page, and without what is older than `keep_s`.
 
-        A page that is not newer than the newest one changes nothing.
+        A page that is not newer than the newest one changes nothing. The newest takes the place of
+        the one before it where that came less than `spacing_s` after its own.
         """
         if self._last is not None and reading.at_s <= self._last.at_s:
             return self
+        if any(self._other_parts(reading)):
+            return NO_PAGES.added(reading, keep_s=keep_s)
+        if born := self._born(reading):
+            return self._from_zero(born).added(reading, keep_s=keep_s, spacing_s=spacing_s)
         totals = {
             name: self._totals.get(name, raw) + _growth(self._raw.get(name, raw), raw)
             for name, raw in reading.counters.items()
@@ -70,24 +101,66 @@ class History:
         raw_buckets: dict[str, Buckets] = {}
         total_buckets: dict[str, Buckets] = {}
         for name, histogram in reading.histograms.items():
-            raw_now = _buckets(histogram, like=self._raw_buckets.get(name))
+            raw_now = buckets_of(histogram, like=self._raw_buckets.get(name))
             raw_buckets[name] = raw_now
-            total_buckets[name] = _unwrapped(
+            total_buckets[name] = unwrapped(
                 self._raw_buckets.get(name), self._total_buckets.get(name), raw_now
             )
         page = Page(reading.at_s, reading.gauges, totals, total_buckets)
         first_s = reading.at_s - keep_s
+        kept = self._renewed(reading)
         # One page older than the window stays: a rate over the whole window starts there.
-        outside = sum(old.at_s < first_s for old in self.pages)
+        outside = sum(old.at_s < first_s for old in kept)
+        kept = kept[max(0, outside - 1) :]
+        if len(kept) > 1 and kept[-1].at_s - kept[-2].at_s < spacing_s:
+            kept = kept[:-1]
         return History(
-            pages=(*self.pages[max(0, outside - 1) :], page),
+            pages=(*kept, page),
             moved_at_s=self.moved_at_s if self._is_same(reading) else reading.at_s,
             _last=reading,
             _raw={**self._raw, **reading.counters},
             _totals={**self._totals, **totals},
             _raw_buckets={**self._raw_buckets, **raw_buckets},
             _total_buckets={**self._total_buckets, **total_buckets},
+            _parts={**self._parts, **reading.parts},
         )
+
+    def _other_parts(self, reading: Reading) -> Iterator[tuple[str, int, int]]:
+        """Give what is the sum of another number of series than before, with both numbers."""
+        if reading.parts == self._parts:
+            return
+        for name in {**self._parts, **reading.parts}:
+            is_on_both = (name in self._raw and name in reading.counters) or (
+                name in self._raw_buckets and name in reading.histograms
+            )
+            # None of a counter that was not there yet: its first series is growth, as in `_born`.
+            before, now = self._parts.get(name) or 1, reading.parts.get(name) or 1
+            if is_on_both and before != now:
+                yield name, before, now
+
+    def _born(self, reading: Reading) -> dict[str, float]:
+        """Return at zero the counters that were to appear with their first event, and now did."""
+        return {
+            name: 0.0
+            for name, parts in self._parts.items()
+            if parts == 0 and name in reading.counters and name not in self._raw
+        }
+
+    def _from_zero(self, born: Mapping[str, float]) -> "History":
+        return replace(
+            self,
+            pages=tuple(replace(p, counters={**born, **p.counters}) for p in self.pages),
+            _raw={**self._raw, **born},
+            _totals={**self._totals, **born},
+        )
+
+    def _renewed(self, reading: Reading) -> tuple[Page, ...]:
+        """Return the pages without those that only repeated what was true before."""
+        newest = self.newest
+        # Where counters grow at the end of a request only, standing still is how they work.
+        if newest is None or reading.lumpy or not is_working(newest) or self._is_same(reading):
+            return self.pages
+        return tuple(page for page in self.pages if page.at_s <= self.moved_at_s)
 
     def _is_same(self, reading: Reading) -> bool:
         return self._last is not None and replace(reading, at_s=self._last.at_s) == self._last
@@ -97,13 +170,24 @@ class History:
         """The newest page, None before the first."""
         return self.pages[-1] if self.pages else None
 
+    @property
+    def engine(self) -> str:
+        """The profile that the newest page was read with; empty before the first."""
+        return self._last.engine if self._last else ""
+
+    @property
+    def lumpy(self) -> frozenset[str]:
+        """The counters that grow at the end of a request only."""
+        return self._last.lumpy if self._last else frozenset()
+
     def ends(
         self, has: Callable[[Page], bool], *, now_s: float, window_s: float
     ) -> tuple[Page, Page] | None:
         """Return the newest page and the one that a delta over the window starts from.
 
-        That is the newest page at or before the window's start, else the oldest inside it; None
-        without two pages that have what is asked for, or with none inside the window.
+        That is the newest page at or before the window's start, else the oldest inside it; pages
+        without what is asked for are left out. None without two of them, or with none inside the
+        window.
         """
         start_s = now_s - window_s
         last = self.newest
@@ -113,8 +197,9 @@ class History:
         for page in reversed(self.pages[:-1]):
             if has(page):
                 first = page
-                if page.at_s <= start_s:
-                    break
+            # Not further back, whatever is kept: a longer memory must not change an answer.
+            if page.at_s <= start_s:
+                break
         return None if first is None else (first, last)
 
     def grown(self, name: str, *, now_s: float, window_s: float) -> Span | None:
@@ -130,6 +215,22 @@ class History:
         span = self.grown(name, now_s=now_s, window_s=window_s)
         return None if span is None else span.delta / span.seconds
 
+    def mean_observed(self, name: str, *, now_s: float, window_s: float) -> float | None:
+        """Return sum over count of what a histogram observed in the window, None of nothing."""
+        total = self.grown(f"{name}_sum", now_s=now_s, window_s=window_s)
+        count = self.grown(f"{name}_count", now_s=now_s, window_s=window_s)
+        if total is None or count is None or count.delta <= 0:
+            return None
+        return total.delta / count.delta
+
+    def observed_count(self, name: str, *, now_s: float, window_s: float) -> float | None:
+        """Return how much a histogram observed in the window, None if that is unknown."""
+        count = self.grown(f"{name}_count", now_s=now_s, window_s=window_s)
+        if count is not None:
+            return count.delta
+        buckets = self.observations(name, now_s=now_s, window_s=window_s)
+        return None if buckets is None else buckets.count
+
     def observations(self, name: str, *, now_s: float, window_s: float) -> Buckets | None:
         """Return the histogram of what was observed in the window, None if that is unknown."""
         newest = self.newest
@@ -143,15 +244,15 @@ class History:
         if pair is None:
             return None
         first, last = (page.histograms[name].counts for page in pair)
-        return Buckets(bounds, array("d", (b - a for a, b in zip(first, last, strict=True))))
+        grown = array("d", (b - a for a, b in zip(first, last, strict=True)))
+        # Bounds that came back after others began again: what lies between is not known.
+        return None if min(grown, default=0.0) < 0 else Buckets(bounds, grown)
 
     def gauges(self, name: str, *, now_s: float, window_s: float) -> list[float]:
         """Return a gauge's values inside the window, oldest first."""
-        return [
-            page.gauges[name]
-            for page in self.pages
-            if page.at_s >= now_s - window_s and name in page.gauges
-        ]
+        # The memory is much longer than a window: only the window's pages are looked at.
+        inside = takewhile(lambda page: page.at_s >= now_s - window_s, reversed(self.pages))
+        return [page.gauges[name] for page in inside if name in page.gauges][::-1]
 
     def highest(self, name: str, *, now_s: float, window_s: float) -> float | None:
         """Return a gauge's highest value in the window, None if it has none there."""
@@ -163,72 +264,8 @@ class History:
         return math.fsum(values) / len(values) if values else None
 
 
-def quantile(buckets: Buckets, q: float) -> Quantile | None:
-    """Return the q-quantile, None of an empty histogram.
-
-    Interpolates inside a bucket as Prometheus' histogram_quantile does (prometheus/prometheus
-    promql/quantile.go), which answers the top bucket with its lower bound: here that is flagged.
-    """
-    count = buckets.counts[-1] if buckets.counts else 0.0
-    if count <= 0:
-        return None
-    rank = q * count
-    index = next(i for i, value in enumerate(buckets.counts) if value >= rank)
-    bound = buckets.bounds[index]
-    below = buckets.counts[index - 1] if index else 0.0
-    lower = buckets.bounds[index - 1] if index else 0.0
-    if bound == math.inf:
-        return Quantile(lower, is_lower_bound=True)
-    inside = buckets.counts[index] - below
-    if inside <= 0 or (index == 0 and bound <= 0):
-        return Quantile(bound, is_lower_bound=False)
-    return Quantile(lower + (bound - lower) * (rank - below) / inside, is_lower_bound=False)
-
-
-def merged(histograms: Iterable[Buckets]) -> Buckets | None:
-    """Sum histograms of several nodes, None of none.
-
-    Where bounds differ (engines of two versions), a count is carried up to the next bound, so that
-    a quantile can come out too high but never too low.
-    """
-    by_bounds: dict[tuple[float, ...], list[float]] = {}
-    for histogram in histograms:
-        counts = by_bounds.setdefault(histogram.bounds, [0.0] * len(histogram.bounds))
-        for i, count in enumerate(histogram.counts):
-            counts[i] += count
-    if not by_bounds:
-        return None
-    if len(by_bounds) == 1:
-        ((bounds, counts),) = by_bounds.items()
-        return Buckets(bounds, array("d", counts))
-    union = tuple(sorted({bound for bounds in by_bounds for bound in bounds}))
-    total = array("d", [0.0] * len(union))
-    for bounds, counts in by_bounds.items():
-        at, below = 0, 0.0
-        for i, bound in enumerate(union):
-            while at < len(bounds) and bounds[at] <= bound:
-                below = counts[at]
-                at += 1
-            total[i] += below
-    return Buckets(union, total)
+NO_PAGES = History()
 
 
 def _growth(before: float, now: float) -> float:
     return now - before if now >= before else now
-
-
-def _buckets(histogram: Histogram, *, like: Buckets | None) -> Buckets:
-    bounds = tuple(bound for bound, _ in histogram)
-    # One tuple of bounds a node instead of one a page: a thousand nodes keep many pages.
-    shared = like.bounds if like is not None and like.bounds == bounds else bounds
-    return Buckets(shared, array("d", (count for _, count in histogram)))
-
-
-def _unwrapped(before: Buckets | None, total: Buckets | None, now: Buckets) -> Buckets:
-    if before is None or total is None or before.bounds != now.bounds:
-        return now
-    if before.counts == now.counts:
-        return total
-    is_reset = any(b < a for a, b in zip(before.counts, now.counts, strict=True))
-    grown = now.counts if is_reset else map(float.__sub__, now.counts, before.counts)
-    return Buckets(now.bounds, array("d", map(float.__add__, total.counts, grown)))

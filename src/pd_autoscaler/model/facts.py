@@ -48,11 +48,12 @@ class LinkEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLoad:
-    """Requests inside an engine; None is unknown."""
+    """Requests inside an engine, and its share of KV in use (0 to 1); None is unknown."""
 
     waiting: int | None = None
     running: int | None = None
     kv_unpulled: int | None = None
+    kv_used: float | None = None
 
     @property
     def is_idle(self) -> bool | None:
@@ -90,7 +91,10 @@ class AgentState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvidedNode:
-    """One node as its provider lists it; `agent_urls` has one for each accelerator rank."""
+    """One node as its provider lists it; `agent_urls` has one for each accelerator rank.
+
+    `profile` names the engine profile its pages are read with; empty is the settings' default.
+    """
 
     id: str
     role: Role
@@ -99,6 +103,16 @@ class ProvidedNode:
     engine_url: str = ""
     request_id: str = ""
     is_standby: bool = False
+    profile: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scraped:
+    """What a metrics source has read since it began: pages, their bytes, and what failed."""
+
+    pages: int = 0
+    failures: int = 0
+    page_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +120,9 @@ class Facts:
     """One observation; None is 'could not be read', which is never 'empty'.
 
     `agents` and `readings` hold what answered this time; whoever is missing was silent.
-    `unreachable` says of prompt nodes that were probed why their link port takes no connection.
+    `unread` says by node id why its page could not be read the last time, `scraped` what has been
+    read since the start. `unreachable` says of prompt nodes that were probed why their link port
+    takes no connection.
     """
 
     now_s: float
@@ -117,4 +133,6 @@ class Facts:
     agents: Mapping[str, AgentState] = field(default_factory=dict)
     readings: Mapping[str, Reading] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+    scraped: Scraped = field(default_factory=Scraped)
     unreachable: Mapping[str, str] = field(default_factory=dict)

@@ -97,6 +97,7 @@ class Node:
     `incarnation` names the process behind it: a new one means that the node restarted and forgot
     its links; with several ranks it is theirs joined by RANK_SEPARATOR. `agent_urls` has one for
     each rank. `next_role` is the role that a leaving node takes instead of being stopped.
+    `profile` names the engine profile of its pages, empty is the settings' default.
     `ready_at_s` is when a coming node is expected to serve, from measured lead times.
     """
 
@@ -111,6 +112,7 @@ class Node:
     agent_urls: tuple[str, ...] = ()
     metrics_url: str = ""
     engine_url: str = ""
+    profile: str = ""
     began_s: float = 0.0
     served_at_s: float | None = None
     ready_at_s: float | None = None

@@ -1,0 +1,140 @@
+"""Histograms: cumulative counts by bound, merged over nodes and read as quantiles and moments."""
+
+import math
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from pd_autoscaler.model.signals import Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Cumulative counts by ascending upper bound; the last bound is +Inf."""
+
+    bounds: tuple[float, ...]
+    counts: "array[float]"
+
+    @property
+    def count(self) -> float:
+        """All observations."""
+        return self.counts[-1] if self.counts else 0.0
+
+    def each(self) -> Iterator[tuple[float, float, float]]:
+        """Return lower bound, upper bound and own count of every bucket.
+
+        Buckets of an engine with several processes are read one after another and can contradict
+        each other by a few observations: none counts less than nothing.
+        """
+        lowers = (min(0.0, self.bounds[0]) if self.bounds else 0.0, *self.bounds)
+        rising = accumulate(self.counts, max, initial=0.0)
+        for lower, bound, (below, upto) in zip(lowers, self.bounds, pairwise(rising), strict=False):
+            yield lower, bound, upto - below
+
+
+class Quantile(NamedTuple):
+    """A quantile; one that falls into the top bucket is only known to be at least its bound."""
+
+    value: float
+    is_lower_bound: bool
+
+
+class Moment(NamedTuple):
+    """A mean of powers; it is only a lower bound where observations fell into the top bucket."""
+
+    value: float
+    is_lower_bound: bool
+
+
+def quantile(buckets: Buckets, q: float) -> Quantile | None:
+    """Return the q-quantile, None of an empty histogram.
+
+    Interpolates inside a bucket as Prometheus' histogram_quantile does (prometheus/prometheus
+    promql/quantile.go), which answers the top bucket with its lower bound: here that is flagged.
+    """
+    if buckets.count <= 0:
+        return None
+    rank = q * buckets.count
+    index = next(i for i, value in enumerate(buckets.counts) if value >= rank)
+    bound = buckets.bounds[index]
+    below = buckets.counts[index - 1] if index else 0.0
+    lower = buckets.bounds[index - 1] if index else 0.0
+    if bound == math.inf:
+        return Quantile(lower, is_lower_bound=True)
+    inside = buckets.counts[index] - below
+    if inside <= 0 or (index == 0 and bound <= 0):
+        return Quantile(bound, is_lower_bound=False)
+    return Quantile(lower + (bound - lower) * (rank - below) / inside, is_lower_bound=False)
+
+
+def mean_square(buckets: Buckets, mean: float | None) -> Moment | None:
+    """Return the mean of the squares, None of an empty histogram.
+
+    Every observation is put at the middle of its bucket, and all are then scaled so that their mean
+    is `mean` (sum over count) where that is known: on the lengths of three public traces in
+    vLLM's 1-2-5 buckets that is within 8 % of the truth, up to 22 % off unscaled. The top bucket
+    has no middle: it is put where `mean` needs it to be, at its lower bound at least, and the
+    answer is a lower bound, as its spread is unknown. Scaling also keeps it from ever falling below
+    the square of `mean`.
+    """
+    if buckets.count <= 0:
+        return None
+    *inner, (lower, _, top) = buckets.each()
+    middles = [((low + high) / 2, count) for low, high, count in inner]
+    total = math.fsum(middle * count for middle, count in middles)
+    if top > 0:
+        missing = lower if mean is None else (mean * buckets.count - total) / top
+        middles.append((max(lower, missing), top))
+    first = math.fsum(middle * count for middle, count in middles) / buckets.count
+    second = math.fsum(middle * middle * count for middle, count in middles) / buckets.count
+    scale = mean / first if mean is not None and first > 0 else 1.0
+    return Moment(second * scale * scale, is_lower_bound=top > 0)
+
+
+def merged(histograms: Iterable[Buckets]) -> Buckets | None:
+    """Sum histograms of several nodes, None of none.
+
+    Where bounds differ (engines of two versions), a count is carried up to the next bound, so that
+    a quantile can come out too high but never too low.
+    """
+    by_bounds: dict[tuple[float, ...], list[float]] = {}
+    for histogram in histograms:
+        counts = by_bounds.setdefault(histogram.bounds, [0.0] * len(histogram.bounds))
+        for i, count in enumerate(histogram.counts):
+            counts[i] += count
+    if not by_bounds:
+        return None
+    if len(by_bounds) == 1:
+        ((bounds, counts),) = by_bounds.items()
+        return Buckets(bounds, array("d", counts))
+    union = tuple(sorted({bound for bounds in by_bounds for bound in bounds}))
+    total = array("d", [0.0] * len(union))
+    for bounds, counts in by_bounds.items():
+        at, below = 0, 0.0
+        for i, bound in enumerate(union):
+            while at < len(bounds) and bounds[at] <= bound:
+                below = counts[at]
+                at += 1
+            total[i] += below
+    return Buckets(union, total)
+
+
+def buckets_of(histogram: Histogram, *, like: Buckets | None = None) -> Buckets:
+    """Pack a page's histogram; one `like` it lends its bounds."""
+    bounds = tuple(bound for bound, _ in histogram)
+    # One tuple of bounds a node instead of one a page: a thousand nodes keep many pages.
+    shared = like.bounds if like is not None and like.bounds == bounds else bounds
+    return Buckets(shared, array("d", (count for _, count in histogram)))
+
+
+def unwrapped(before: Buckets | None, total: Buckets | None, now: Buckets) -> Buckets:
+    """Return the total that never goes back; other bounds are another histogram's beginning."""
+    if before is None or total is None or before.bounds != now.bounds:
+        return now
+    if before.counts == now.counts:
+        return total
+    is_reset = any(b < a for a, b in zip(before.counts, now.counts, strict=True))
+    grown = now.counts if is_reset else map(float.__sub__, now.counts, before.counts)
+    return Buckets(now.bounds, array("d", map(float.__add__, total.counts, grown)))
