@@ -63,3 +63,17 @@ def test_the_median_and_the_95th_percentile_are_those_of_the_newest_samples() ->
     memory = measured(LeadTimes(), old + new)
 
     assert memory.percentiles() == {"link": LeadTime(25, 48, SAMPLES_MAX)}
+
+
+def test_a_node_that_was_found_running_tells_nothing_of_how_long_one_takes() -> None:
+    found = [
+        move(S.STARTING, S.LINKING, 0),
+        move(S.LINKING, S.SERVING, 0.1),
+        move(S.SERVING, S.DRAINING, 500),
+        move(S.DRAINING, S.UNLINKING, 7),
+    ]
+    memory = measured(LeadTimes(), found)
+    assert set(memory.percentiles()) == {"drain"}
+    # Under the same name a new one may start.
+    new = [move(S.STARTING, S.LINKING, 30), move(S.LINKING, S.SERVING, 4)]
+    assert set(measured(memory, new).percentiles()) == {"start", "link", "drain"}

@@ -26,10 +26,13 @@ SAMPLES_MAX = 50
 
 @dataclass(frozen=True, slots=True)
 class LeadTimes:
-    """Measured seconds per phase (`start`, `init`, `link`, `drain`, `unlink`, `switch`)."""
+    """Measured seconds per phase (`start`, `init`, `link`, `drain`, `unlink`, `switch`).
+
+    `_returning` are nodes on a way to serving that is not a new one's.
+    """
 
     samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    _relinking: frozenset[str] = frozenset()
+    _returning: frozenset[str] = frozenset()
 
     def percentiles(self) -> dict[str, LeadTime]:
         """Return median and 95th percentile of each phase that was ever measured."""
@@ -42,17 +45,19 @@ class LeadTimes:
 def measured(memory: LeadTimes, moves: Iterable[Move]) -> LeadTimes:
     """Return the memory with the phases that these moves ended."""
     samples = dict(memory.samples)
-    relinking = set(memory._relinking)  # noqa: SLF001  # The memory's other half.
+    returning = set(memory._returning)  # noqa: SLF001  # The memory's other half.
     for move in moves:
-        # A serving node that lost a link is repaired, which is not how long a new one takes.
-        is_repair = move.before is _S.LINKING and move.node_id in relinking
-        relinking.discard(move.node_id)
-        if (move.before, move.after) == (_S.SERVING, _S.LINKING):
-            relinking.add(move.node_id)
+        # A serving node that lost a link is repaired, and one that was found running when the
+        # controller began passes its first states at once: neither is how long a new one takes.
+        is_found = move.before is _S.STARTING and move.before_s <= 0
+        if is_found or (move.before, move.after) == (_S.SERVING, _S.LINKING):
+            returning.add(move.node_id)
         phase, ends = _ENDS.get(move.before, ("", frozenset[NodeState]()))
-        if move.after in ends and not is_repair:
+        if move.after in ends and move.node_id not in returning:
             samples[phase] = (*samples.get(phase, ()), move.before_s)[-SAMPLES_MAX:]
-    return LeadTimes(samples, frozenset(relinking))
+        if move.after not in {_S.INITIALISING, _S.LINKING}:
+            returning.discard(move.node_id)
+    return LeadTimes(samples, frozenset(returning))
 
 
 def _percentile(taken: tuple[float, ...], q: float) -> float:
