@@ -18,21 +18,20 @@ from pd_autoscaler.adapters.agent_client import AgentDeadlines
 from pd_autoscaler.adapters.journal_sqlite import SqliteJournal
 from pd_autoscaler.adapters.lease import SoleLease
 from pd_autoscaler.adapters.link_probe import TcpLinkProbe
-from pd_autoscaler.adapters.metrics.profiles import profile_named
-from pd_autoscaler.adapters.metrics.scrape import Scraper
+from pd_autoscaler.adapters.metrics.source import check_source, metrics_source
 from pd_autoscaler.adapters.node_agents import NodeAgents
 from pd_autoscaler.adapters.providers.process import ProcessProvider
-from pd_autoscaler.adapters.providers.static import StaticProvider
+from pd_autoscaler.adapters.providers.static import StaticProvider, named
 from pd_autoscaler.adapters.routers.builtin import BuiltinRouter
 from pd_autoscaler.adapters.routers.none import NoRouter
 from pd_autoscaler.adapters.workers import ThreadWorkers
 from pd_autoscaler.admin.app import build_app
 from pd_autoscaler.admin.serve import serve
-from pd_autoscaler.core.snapshots import SignalRules
+from pd_autoscaler.core import gates
+from pd_autoscaler.core.rules import GuardRules
 from pd_autoscaler.errors import ConfigError
-from pd_autoscaler.model.facts import ProvidedNode
 from pd_autoscaler.policies.registry import load_policy
-from pd_autoscaler.ports import NodeProvider, ReportSink, Router
+from pd_autoscaler.ports import MetricsSource, NodeProvider, ReportSink, Router
 from pd_autoscaler.runtime.actuator import Deadlines
 from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
 from pd_autoscaler.runtime.observer import Observer
@@ -99,6 +98,7 @@ async def controller(
                 on_failure=telemetry.journal_failed,
             )
         )
+        metrics = await stack.enter_async_context(metrics_source(settings))
         outside = Outside(
             provider=_provider(settings, session),
             router=_router(settings, session),
@@ -109,7 +109,7 @@ async def controller(
         loop = ControlLoop(
             _loop_settings(settings),
             outside,
-            observer=_observer(settings, session, outside),
+            observer=_observer(settings, outside, metrics),
             policy=PolicyRunner(
                 policy,
                 ThreadWorkers(slots=1, name="policy"),
@@ -118,7 +118,9 @@ async def controller(
             deadlines=_deadlines(settings),
             sinks=(telemetry, *sinks),
         )
-        health = _Health(loop, settings.loop.period_s, began_s=anyio.current_time())
+        health = _Health(
+            loop, settings.loop.period_s, settings.rules().guard, began_s=anyio.current_time()
+        )
         token = settings.admin.token
         app = build_app(
             loop.control,
@@ -139,6 +141,7 @@ class _Health:
 
     loop: ControlLoop
     period_s: float
+    rules: GuardRules
     began_s: float
 
     def healthy(self) -> tuple[bool, str]:
@@ -160,6 +163,9 @@ class _Health:
             return False, "a policy call hangs: the target is held"
         if not latest.snapshot.is_synced:
             return False, "not every node found at the start has answered yet"
+        blind = gates.blind(latest.snapshot, self.rules)
+        if blind is not None:
+            return False, f"the target is held: {blind.detail}"
         return self.healthy()
 
 
@@ -170,25 +176,19 @@ def _loop_settings(settings: Settings) -> LoopSettings:
         faults_in_a_row_max=10,
         is_advisory=settings.loop.advisory,
         rules=settings.rules(keeps_standby=settings.provider.kind == "static"),
-        signals=SignalRules(window_s=settings.scrape.window_s, age_max_s=settings.scrape.age_max_s),
+        signals=settings.signal_rules(),
     )
 
 
-def _observer(settings: Settings, session: aiohttp.ClientSession, outside: Outside) -> Observer:
+def _observer(settings: Settings, outside: Outside, metrics: MetricsSource) -> Observer:
     scrape, period_s = settings.scrape, settings.links.probe_period_s
     return Observer(
         provider=outside.provider,
         router=outside.router,
         agents=outside.agents,
-        metrics=Scraper(
-            session,
-            profile_named(scrape.profile),
-            deadline_s=scrape.deadline_s,
-            size_max_bytes=scrape.size_max_bytes,
-            concurrency_max=scrape.concurrency_max,
-        ),
+        metrics=metrics,
         probe=None if period_s is None else TcpLinkProbe(period_s=period_s),
-        deadline_s=max(settings.agent.deadline_s, scrape.deadline_s) + 0.5,
+        deadline_s=max(settings.agent.deadline_s, scrape.deadline_s + scrape.jitter_s) + 0.5,
         metrics_period_s=settings.loop.period_s * 0.9,
         now_unix_s=wall_clock,
     )
@@ -222,17 +222,7 @@ def _agents(settings: Settings, session: aiohttp.ClientSession) -> NodeAgents:
 def _provider(settings: Settings, session: aiohttp.ClientSession) -> NodeProvider:
     provider = settings.provider
     if provider.kind == "static":
-        return StaticProvider(
-            ProvidedNode(
-                id=node.id,
-                role=node.role,
-                agent_urls=node.agent_urls,
-                metrics_url=node.metrics_url,
-                engine_url=node.engine_url or "",
-                is_standby=node.is_standby,
-            )
-            for node in provider.nodes
-        )
+        return StaticProvider(named(provider.nodes))
     return ProcessProvider(_url("provider", provider.url), session=session)
 
 
@@ -245,6 +235,7 @@ def _router(settings: Settings, session: aiohttp.ClientSession) -> Router:
 def check(settings: Settings) -> None:
     """Raise ConfigError for settings that are right in themselves and still cannot be run."""
     load_policy(settings.loop.policy, settings.loop.policy_params)
+    check_source(settings)
     if settings.provider.kind == "process":
         _url("provider", settings.provider.url)
     if settings.router.kind == "builtin":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from pd_autoscaler.model.decision import Mode, Target
-from pd_autoscaler.model.facts import AgentState, ProvidedNode
+from pd_autoscaler.model.facts import AgentState, ProvidedNode, Scraped
 from pd_autoscaler.model.link import Verdict
 from pd_autoscaler.model.node import Node, Role
 from pd_autoscaler.model.plan import Action, Peer
@@ -24,6 +24,16 @@ class MetricsSource(Protocol):
 
     async def read(self, nodes: Sequence[Node]) -> Mapping[str, Reading]:
         """Return one reading per node that answered with a readable page; others are absent."""
+        ...
+
+    @property
+    def errors(self) -> Mapping[str, str]:
+        """Say by node id why it could not be read the last time it was asked."""
+        ...
+
+    @property
+    def scraped(self) -> Scraped:
+        """Return what has been read so far."""
         ...
 
 
@@ -241,6 +251,17 @@ class Journal(Protocol):
 
     async def append(self, report: Report) -> None:
         """Keep a report."""
+        ...
+
+    async def report_at(self, at_unix_s: float | None) -> Report | None:
+        """Return the newest kept report that is not later than a moment; None is the newest.
+
+        Raises PermanentError for one that this version cannot read.
+        """
+        ...
+
+    async def kept_since(self) -> float | None:
+        """Return the wall time of the oldest kept report, None where there is none."""
         ...
 
     async def history(self, *, limit: int) -> list[dict[str, object]]:

@@ -247,7 +247,8 @@ async def test_a_stop_while_intents_are_written_begins_nothing() -> None:
 @virtually
 async def test_the_premise_of_a_removal_is_read_again_just_before_it() -> None:
     world = meshed("p1", "p2", "d1")
-    rig = Rig(world)
+    at_once = replace(RULES, guard=replace(RULES.guard, up_window_s=0, down_window_s=0))
+    rig = Rig(world, rules=at_once)
     async with rig.running():
         await rig.report(4)
 

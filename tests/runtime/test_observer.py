@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from pd_autoscaler.errors import OutcomeUnknownError, PermanentError, TransientError
-from pd_autoscaler.model.facts import Facts
+from pd_autoscaler.model.facts import Facts, Scraped
 from pd_autoscaler.model.node import Node, NodeState
 from pd_autoscaler.model.signals import Reading
 from pd_autoscaler.runtime.observer import Observer
@@ -155,6 +155,24 @@ async def test_a_standby_node_has_no_metrics_to_read_and_one_without_an_agent_no
     await observer.observe([node("p1"), node("p2", NodeState.STANDBY), coming])
     assert asked == ["p1"]
     assert [c for c in world.calls if c.startswith("state")] == ["state p1", "state p2"]
+
+
+@virtually
+async def test_why_a_page_could_not_be_read_is_told_with_the_facts() -> None:
+    world = FakeWorld()
+    metrics = FakeMetrics(world)
+    metrics.errors, metrics.scraped = {"p1": "HTTP 500"}, Scraped(pages=7, failures=1)
+    observer = Observer(
+        provider=FakeProvider(world),
+        router=FakeRouter(world),
+        agents=FakeAgents(world),
+        metrics=metrics,
+        deadline_s=2.0,
+        metrics_period_s=9.0,
+        now_unix_s=lambda: 0.0,
+    )
+    facts = await observer.observe([node("p1")])
+    assert (facts.unread, facts.scraped.pages) == ({"p1": "HTTP 500"}, 7)
 
 
 @virtually

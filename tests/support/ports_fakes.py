@@ -28,6 +28,7 @@ from pd_autoscaler.model.facts import (
     EntryState,
     LinkEntry,
     ProvidedNode,
+    Scraped,
 )
 from pd_autoscaler.model.link import Verdict
 from pd_autoscaler.model.node import Endpoint, Node, Role
@@ -41,6 +42,7 @@ from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
 from pd_autoscaler.runtime.observer import Observer
 from pd_autoscaler.runtime.policy_runner import PolicyRunner
 from pd_autoscaler.sim.loop import run
+from tests.support.reports import newest_until
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -304,6 +306,8 @@ class FakeMetrics:
 
     def __init__(self, world: FakeWorld) -> None:
         self._world = world
+        self.errors: Mapping[str, str] = {}
+        self.scraped = Scraped()
 
     async def read(self, nodes: Sequence[Node]) -> Mapping[str, Reading]:
         await self._world.called("metrics")
@@ -336,6 +340,7 @@ class FakeJournal:
     lines: list[str] = field(default_factory=list)
     linked: dict[str, set[int]] = field(default_factory=dict)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    reports: list[Report] = field(default_factory=list)
     intents: int = 0
 
     async def _write(self, name: str, line: str) -> None:
@@ -394,6 +399,13 @@ class FakeJournal:
 
     async def append(self, report: Report) -> None:
         await self._write("append", "")
+        self.reports.append(report)
+
+    async def report_at(self, at_unix_s: float | None) -> Report | None:
+        return newest_until(self.reports, at_unix_s)
+
+    async def kept_since(self) -> float | None:
+        return min((r.snapshot.now_unix_s for r in self.reports), default=None)
 
     async def history(self, *, limit: int) -> list[dict[str, object]]:
         return []

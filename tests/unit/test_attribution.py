@@ -75,6 +75,11 @@ def test_a_queue_without_delay_is_only_watched() -> None:
     assert bottleneck(prompt(9, 0.2, 0.2), decoder()) is Bottleneck.NONE
 
 
+def test_kv_that_full_decoders_leave_is_theirs_before_a_prompt_queue_has_grown() -> None:
+    for ttft_s in (0.2, 3, None):
+        assert bottleneck(prompt(0, ttft_s, 0.9), decoder(0.9)) is Bottleneck.DECODER
+
+
 def test_full_decoders_behind_calm_prompts_are_the_decoder_side() -> None:
     assert bottleneck(prompt(), decoder(0.9)) is Bottleneck.DECODER
 
@@ -92,8 +97,19 @@ def test_a_slow_queue_over_full_caches_that_nobody_waits_to_pull_is_the_prompt_s
     assert bottleneck(prompt(9, 3, 0.9), decoder()) is Bottleneck.PROMPT
 
 
-def test_when_both_sides_are_short_decoders_come_first() -> None:
-    assert bottleneck(prompt(9, 3, 0.2), decoder(0.9)) is Bottleneck.DECODER
+def test_when_both_sides_are_short_decoders_come_first_and_prompts_are_named() -> None:
+    got = attributed(prompt(9, 3, 0.2), decoder(0.9), UP)
+    assert (got.bottleneck, got.also) == (Bottleneck.DECODER, Bottleneck.PROMPT)
+    # Prompts that wait behind KV which decoders hold up are not short of prompt nodes.
+    assert attributed(prompt(9, 3, 0.9), decoder(0.9), UP).also is None
+    assert attributed(prompt(0, 0.2, 0.2), decoder(0.9), UP).also is None
+
+
+def test_a_few_prompts_that_wait_long_are_a_queue_too() -> None:
+    few = replace(prompt(2, 3, 0.2), queue_time_p95_s=Signal(2.5, 0.0))
+    assert bottleneck(few, decoder()) is Bottleneck.PROMPT
+    gone = replace(few, queue=Signal(2 * 1.0, 0.0))
+    assert bottleneck(gone, decoder()) is Bottleneck.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -132,6 +148,105 @@ def test_without_its_inputs_it_is_unknown_and_says_which(
 
 def test_a_queue_of_unknown_delay_is_unknown() -> None:
     assert bottleneck(prompt(9, None, 0.2), decoder()) is Bottleneck.UNKNOWN
+
+
+@pytest.mark.parametrize("ttft_s", [None, 0.2])
+def test_the_time_in_the_queue_is_enough_to_tell_a_delay(ttft_s: float | None) -> None:
+    slow = replace(prompt(9, ttft_s, 0.2), queue_time_p95_s=Signal(3.0, 0.0))
+    assert bottleneck(slow, decoder()) is Bottleneck.PROMPT
+    quick = replace(prompt(9, None, 0.2), queue_time_p95_s=Signal(0.1, 0.0))
+    assert bottleneck(quick, decoder()) is Bottleneck.NONE
+
+
+def test_kv_that_decoders_with_room_do_not_pull_is_the_links() -> None:
+    held = replace(prompt(9, 3, 0.2), kv_export_backlog=Signal(2 * 6.0, 0.0))
+    assert bottleneck(held, decoder()) is Bottleneck.LINK
+    # Where the cache's use is unknown, too: an engine may tell the one and not the other.
+    assert bottleneck(replace(held, kv_used_mean=None), decoder()) is Bottleneck.LINK
+    assert bottleneck(held, decoder(0.9)) is Bottleneck.DECODER
+    little = replace(held, kv_export_backlog=Signal(2 * 5.0, 0.0))
+    assert bottleneck(little, decoder()) is Bottleneck.PROMPT
+
+
+def test_kv_that_expired_unpulled_is_the_links_unless_it_is_that_of_a_few_users_who_left() -> None:
+    busy = replace(prompt(9, 3, 0.9), arrival_rate=Signal(10.0, 0.0))
+    for rate, expected in ((0.6, Bottleneck.LINK), (0.5, Bottleneck.PROMPT)):
+        expired = replace(busy, kv_expired_rate=Signal(rate, 0.0))
+        assert bottleneck(expired, decoder()) is expected
+
+
+def test_many_pulls_of_a_busy_service_are_no_fault_while_each_is_quick() -> None:
+    for arrivals, expected in ((6.1, Bottleneck.PROMPT), (5.9, Bottleneck.LINK)):
+        # Twelve at a time: at six a second each has waited for two seconds.
+        held = replace(
+            prompt(9, 3, 0.9),
+            kv_export_backlog=Signal(12.0, 0.0),
+            arrival_rate=Signal(arrivals, 0.0),
+        )
+        assert bottleneck(held, decoder()) is expected
+    for arrivals, expected in ((12.1, Bottleneck.PROMPT), (11.9, Bottleneck.LINK)):
+        pulling = replace(decoder(transfer_wait=6), arrival_rate=Signal(arrivals, 0.0))
+        assert bottleneck(prompt(9, 3, 0.9), pulling) is expected
+
+
+def test_what_a_node_has_is_counted_over_those_that_tell() -> None:
+    one_of_two = replace(prompt(9, 3, 0.2), kv_export_backlog=Signal(6.0, 0.0, nodes=1))
+    assert bottleneck(one_of_two, decoder()) is Bottleneck.LINK
+    both = replace(prompt(9, 3, 0.2), kv_export_backlog=Signal(6.0, 0.0, nodes=2))
+    assert bottleneck(both, decoder()) is Bottleneck.PROMPT
+
+
+def test_a_latency_that_no_page_has_is_not_one_that_nobody_met() -> None:
+    renamed = replace(prompt(0, None), untold=frozenset({"ttft_s"}))
+    assert attributed(renamed, decoder(), UP).evidence == "unknown: time to first token"
+    timed = replace(renamed, queue_time_p95_s=Signal(0.1, 0.0))
+    assert bottleneck(timed, decoder()) is Bottleneck.NONE
+    slow = replace(decoder(tpot_s=None), untold=frozenset({"tpot_s"}))
+    assert attributed(prompt(), slow, UP).evidence == "unknown: time per output token"
+
+
+def test_where_nothing_tells_latencies_a_queue_is_a_delay() -> None:
+    blind = Thresholds(has_latencies=False)
+    waiting, free = prompt(9, None, 0.2), decoder(tpot_s=None)
+    assert attributed(waiting, free, UP, blind).bottleneck is Bottleneck.PROMPT
+    assert attributed(prompt(0, None, 0.2), free, UP, blind).bottleneck is Bottleneck.NONE
+
+
+def test_first_tokens_that_are_late_behind_a_short_queue_are_the_prompt_side() -> None:
+    assert bottleneck(prompt(3, 7, 0.2), decoder()) is Bottleneck.PROMPT
+    quick = replace(prompt(3, 7, 0.2), queue_time_p95_s=Signal(0.5, 0.0))
+    assert bottleneck(quick, decoder()) is Bottleneck.UNKNOWN
+
+
+def test_one_broken_link_is_the_links_only_where_there_is_no_other() -> None:
+    held = prompt(9, 3, 0.9)
+    down = LinkState.FAILED
+    assert bottleneck(held, decoder(), {LinkState.LINKED: 3, down: 1}) is Bottleneck.PROMPT
+    assert bottleneck(held, decoder(), {LinkState.LINKED: 2, down: 2}) is Bottleneck.LINK
+    assert bottleneck(held, decoder(), {down: 1}) is Bottleneck.LINK
+
+
+@pytest.mark.parametrize(
+    ("p", "links", "said"),
+    [
+        (prompt(0, 3, 0.2), UP, "first tokens are late though hardly a prompt waits"),
+        (prompt(0, 0.2, 0.9), UP, "prompt nodes hold KV though no prompt waits"),
+        (prompt(9, 0.2, 0.9), UP, "prompts wait behind KV that is held"),
+        (prompt(9, None, 0.2), UP, "prompts wait, and nothing tells for how long"),
+        (prompt(0, 0.2, 0.2), DOWN, "links are down or slow"),
+        (
+            replace(prompt(), ttft_p95_s=Signal(0.5, 0.0, is_lower_bound=True)),
+            UP,
+            "hardly a prompt waits, and nothing tells how late",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_table_is_told_in_words(
+    p: RoleSignals, links: Mapping[LinkState, int], said: str
+) -> None:
+    got = attributed(p, decoder(), links)
+    assert got.bottleneck is Bottleneck.UNKNOWN
+    assert got.evidence.startswith(said)
 
 
 def test_no_first_token_and_nobody_waiting_for_one_is_calm() -> None:
@@ -178,7 +293,7 @@ def test_the_evidence_is_in_words_and_numbers() -> None:
     )
 
     assert got.evidence == (
-        "prompt nodes are short: prompt queue a node 9, TTFT p95 at least 10 s, prompt KV 0.2, "
+        "prompt nodes are short (prompt queue a node 9, TTFT p95 at least 10 s, prompt KV 0.2, "
         "decoder KV 0.6, decoder queue a node 0, TPOT p95 0.03 s, waiting for KV a node 0, "
-        "0 links down, 4 up"
+        "0 links down, 4 up)"
     )

@@ -5,10 +5,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pd_autoscaler.core.guard import GuardMemory, can_spare, guarded, within
+from pd_autoscaler.core.gates import GuardMemory
+from pd_autoscaler.core.guard import can_spare, guarded
 from pd_autoscaler.core.rules import GuardRules
+from pd_autoscaler.core.target_limits import within
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Target
-from pd_autoscaler.model.node import Role
+from pd_autoscaler.model.node import Node, NodeState, Role
 from pd_autoscaler.model.signals import RoleSignals, Signal
 from pd_autoscaler.model.snapshot import Attribution, Bottleneck, Limits, Snapshot
 
@@ -20,7 +22,13 @@ FRESH = RoleSignals(serving=3, fresh=3)
 
 def seen(target: Target, now_s: float, **changes: object) -> Snapshot:
     base = Snapshot(
-        now_s=now_s, now_unix_s=now_s, target=target, prompt=FRESH, decoder=FRESH, limits=LIMITS
+        now_s=now_s,
+        now_unix_s=now_s,
+        target=target,
+        prompt=FRESH,
+        decoder=FRESH,
+        limits=LIMITS,
+        attribution=Attribution(Bottleneck.NONE),
     )
     return replace(base, **changes)  # type: ignore[arg-type]  # Any field, by name.
 
@@ -99,8 +107,125 @@ def test_fewer_fresh_nodes_than_the_quorum_hold_everything() -> None:
 
 def test_no_prompt_node_is_added_while_decoders_or_links_are_at_fault() -> None:
     for side in (Bottleneck.DECODER, Bottleneck.LINK):
-        held = answers(Target(4, 3), (0, 3), attribution=Attribution(side))
+        held = answers(Target(4, 3), (0, 3), attribution=Attribution(side, "the evidence"))
         assert reasons(held)[-1] == HoldReason.BOTTLENECK_ELSEWHERE
+        assert "the evidence" in str(held[-1])
+
+
+def test_where_both_are_short_prompt_nodes_may_follow_the_decoders() -> None:
+    both = Attribution(Bottleneck.DECODER, also=Bottleneck.PROMPT)
+    serving = tuple(
+        Node(id=f"d{n}", role=Role.DECODER, state=NodeState.SERVING, since_s=0) for n in range(3)
+    )
+    asked, moments = Target(4, 3), (0, 3)
+    first = answers(asked, moments, attribution=both, nodes=serving)
+    assert reasons(first)[-1] == HoldReason.BOTTLENECK_ELSEWHERE
+    # One decoder of the target is on its way.
+    assert answers(asked, moments, attribution=both, nodes=serving[:2])[-1] == asked
+    # There can be no more decoders.
+    full = replace(LIMITS, decoder_max=3)
+    assert answers(asked, moments, attribution=both, nodes=serving, limits=full)[-1] == asked
+
+
+def test_decoders_are_added_where_they_are_at_fault_and_not_where_links_are() -> None:
+    asked, moments = Target(3, 4), (0, 3)
+    short = answers(asked, moments, attribution=Attribution(Bottleneck.DECODER))
+    assert short[-1] == asked
+    unlinked = answers(asked, moments, attribution=Attribution(Bottleneck.LINK))
+    assert reasons(unlinked)[-1] == HoldReason.BOTTLENECK_ELSEWHERE
+
+
+def test_an_unknown_bottleneck_lets_decoders_come_and_nothing_else() -> None:
+    unknown = Attribution(Bottleneck.UNKNOWN, "contradictions")
+    assert answers(Target(3, 4), (0, 3), attribution=unknown)[-1] == Target(3, 4)
+    for asked in (Target(4, 3), Target(2, 3), Target(3, 2)):
+        held = answers(asked, (0, 3), attribution=unknown)
+        assert reasons(held) == [HoldReason.BOTTLENECK_UNKNOWN] * 2
+
+
+def test_nothing_goes_while_links_are_repaired() -> None:
+    held = answers(Target(3, 2), (0,), attribution=Attribution(Bottleneck.LINK))
+    assert reasons(held) == [HoldReason.BOTTLENECK_ELSEWHERE]
+
+
+def test_nothing_goes_while_transfers_fail_on_either_side() -> None:
+    failing = replace(FRESH, transfer_failure_rate=Signal(0.1, 0))
+    for side in ("prompt", "decoder"):
+        held = answers(Target(2, 3), (0,), standing=STANDING, **{side: failing})
+        assert reasons(held) == [HoldReason.TRANSFERS_FAIL]
+        assert f"fail at {side} nodes" in str(held[0])
+    assert answers(Target(4, 3), (0, 3), prompt=failing)[-1] == Target(4, 3)
+    calm = replace(FRESH, transfer_failure_rate=Signal(0.0, 0))
+    assert answers(Target(2, 3), (0,), prompt=calm) == [Target(2, 3)]
+    few = replace(failing, arrival_rate=Signal(2.0, 0))
+    assert answers(Target(2, 3), (0,), prompt=few) == [Target(2, 3)]
+
+
+def test_a_hold_counts_as_a_cycle_that_needed_what_stood() -> None:
+    memory = GuardMemory(began_s=-1000.0, asked=((-30, 3, 2),))
+    blind = guarded(Hold(HoldReason.NO_METRICS), seen(STANDING, 0), RULES, memory)
+    assert [str(g) for g in blind.gates] == ["no_metrics"]
+    for now_s, expected in ((1, HoldReason.DOWN_WINDOW), (20, HoldReason.DOWN_WINDOW)):
+        answer = guarded(Target(3, 2), seen(STANDING, now_s), RULES, blind.memory)
+        assert reasons([answer.decision]) == [expected]
+    later = guarded(Target(3, 2), seen(STANDING, 21), RULES, blind.memory)
+    assert later.decision == Target(3, 2)
+
+
+def test_what_was_asked_before_a_long_silence_does_not_begin_a_window() -> None:
+    for asked_s, expected in ((-2, Target(4, 3)), (-3, Target(4, 3)), (-4, HoldReason.UP_WINDOW)):
+        memory = GuardMemory(began_s=-1000.0, asked=((asked_s, 4, 3),))
+        answer = guarded(Target(4, 3), seen(STANDING, 3), RULES, memory)
+        assert reasons([answer.decision]) == [expected]
+
+
+def gates(asked: Target, now_s: float, memory: GuardMemory, **changes: object) -> list[str]:
+    answer = guarded(asked, seen(STANDING, now_s, **changes), RULES, memory)
+    return [str(gate) for gate in answer.gates]
+
+
+def test_each_gate_says_its_role_and_its_numbers() -> None:
+    old = GuardMemory(began_s=-1000.0)
+    assert gates(Target(4, 3), 0, old) == [
+        (
+            "up_window (prompt): at least 4 asked for in the last 0 s; "
+            "more than 3 must be asked for throughout 3 s"
+        )
+    ]
+    assert gates(Target(3, 2), 5, GuardMemory(began_s=0.0)) == [
+        "warm_up (decoder): watched for 5 s, nothing goes before 20 s"
+    ]
+    assert gates(Target(3, 2), 5, replace(old, changed_at_s=1.0)) == [
+        "cooldown (decoder): the target moved 4 s ago; may shrink in 6 s"
+    ]
+    wanted = replace(old, changed_at_s=1.0, asked=((2, 3, 3),))
+    assert gates(Target(3, 2), 5, wanted) == [
+        "cooldown (decoder): the target moved 4 s ago; may shrink in 17 s"
+    ]
+    asked = replace(old, asked=((0, 3, 3), (4, 3, 3), (6, 3, 2)))
+    assert gates(Target(3, 2), 10, asked) == [
+        (
+            "down_window (decoder): 3 asked for, or held, in the last 20 s; "
+            "may shrink in 14 s if no more is asked for until then"
+        )
+    ]
+    assert gates(Target(9, 3), 0, old)[0] == (
+        "budget: 9P:3D becomes 5P:3D: 1 to 6 prompt, 1 to 6 decoder, at most 8 nodes"
+    )
+
+
+def test_a_step_that_is_cut_is_named_and_the_rest_of_it_is_made() -> None:
+    up = guarded(
+        Target(6, 1),
+        seen(Target(3, 1), 3),
+        RULES,
+        GuardMemory(began_s=-1000.0, asked=((0, 6, 1),)),
+    )
+    assert up.decision == Target(5, 1)
+    assert [str(g) for g in up.gates] == ["step (prompt): 6 asked for, at most 2 at once"]
+    down = guarded(Target(3, 1), seen(STANDING, 0), RULES, GuardMemory(began_s=-1000.0))
+    assert down.decision == Target(3, 2)
+    assert [str(g) for g in down.gates] == ["step (decoder): 1 asked for, at most 1 less at once"]
 
 
 def test_at_a_full_budget_the_ratio_moves_once_the_other_role_may_shrink() -> None:
@@ -160,3 +285,7 @@ def test_a_role_can_be_spared_only_if_the_rest_stay_below_saturation() -> None:
     assert not can_spare(with_load(2, 0.6), Role.DECODER)
     assert not can_spare(with_load(11, 0.1), Role.DECODER)
     assert not can_spare(with_load(0, 0.0, fresh=2), Role.DECODER)
+    partly = replace(FRESH, queue=Signal(0, 0, is_lower_bound=True), kv_used_mean=Signal(0, 0))
+    assert not can_spare(seen(Target(3, 3), 0, decoder=partly), Role.DECODER)
+    partly = replace(FRESH, queue=Signal(0, 0), kv_used_mean=Signal(0, 0, nodes=2))
+    assert not can_spare(seen(Target(3, 3), 0, decoder=partly), Role.DECODER)

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from pd_autoscaler.core import lifecycle, outcomes, planner
 from pd_autoscaler.core.fleet import Fleet
-from pd_autoscaler.core.guard import GuardMemory, guarded
+from pd_autoscaler.core.gates import GuardMemory
+from pd_autoscaler.core.guard import guarded
 from pd_autoscaler.core.rules import GuardRules, NodeRules, Rules
 from pd_autoscaler.core.sight import Leave
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Target
@@ -23,7 +24,7 @@ from pd_autoscaler.model.plan import (
 )
 from pd_autoscaler.model.report import Failed
 from pd_autoscaler.model.signals import RoleSignals
-from pd_autoscaler.model.snapshot import LeadTime, Limits, Snapshot
+from pd_autoscaler.model.snapshot import Attribution, Bottleneck, LeadTime, Limits, Snapshot
 from tests.support.fleets import NOW_S, facts, fleet, node
 
 S = NodeState
@@ -254,6 +255,7 @@ def asked_for(
             decoder=fresh,
             limits=LIMITS,
             lead_times=leads,
+            attribution=Attribution(Bottleneck.NONE),
         )
         answer = guarded(target, snapshot, RULES.guard, memory)
         memory = answer.memory

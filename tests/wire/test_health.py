@@ -1,15 +1,22 @@
-"""/healthz of a controller: whether its loop turns, from the start on."""
+"""/healthz and /readyz of a controller: whether its loop turns, and whether it may decide."""
 
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
+import anyio
 import pytest
 
 from pd_autoscaler import app
+from pd_autoscaler.core.rules import GuardRules
+from pd_autoscaler.model.signals import RoleSignals
 from pd_autoscaler.settings import Settings
 from tests.support.clock import Clock
+from tests.support.reports import a_report, a_snapshot
 
 
 async def test_a_controller_whose_first_cycle_never_ends_is_not_healthy_for_ever(
@@ -41,3 +48,19 @@ async def test_a_controller_whose_first_cycle_never_ends_is_not_healthy_for_ever
             status, said = await health()
     assert status == 503
     assert re.search(r"no cycle has ended since the start \d+ s ago", said)
+
+
+async def test_a_controller_that_sees_too_few_nodes_is_not_ready() -> None:
+    now_s = anyio.current_time()
+    seen = replace(
+        a_snapshot(), now_s=now_s, prompt=RoleSignals(serving=4, fresh=2), is_synced=True
+    )
+
+    def ready(fresh: int) -> tuple[bool, str]:
+        snapshot = replace(seen, decoder=RoleSignals(serving=4, fresh=fresh))
+        latest = replace(a_report(), snapshot=snapshot)
+        loop: Any = SimpleNamespace(control=SimpleNamespace(latest=latest), is_policy_hung=False)
+        return app._Health(loop, 10.0, GuardRules(), began_s=0.0).ready()
+
+    assert ready(2)[0] is True
+    assert ready(1) == (False, "the target is held: 1 of 4 decoder nodes have fresh metrics")

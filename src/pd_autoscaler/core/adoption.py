@@ -54,6 +54,7 @@ def _listed(passage: Passage, node: Node, provided: ProvidedNode) -> None:
         agent_urls=provided.agent_urls,
         metrics_url=provided.metrics_url,
         engine_url=provided.engine_url,
+        profile=provided.profile,
         # A provider may name a node after its request; from now on it can be lost.
         request_id="" if node.request_id == node.id else node.request_id,
     )
@@ -107,6 +108,7 @@ def _adopt(passage: Passage, provided: ProvidedNode) -> None:
         agent_urls=provided.agent_urls,
         metrics_url=provided.metrics_url,
         engine_url=provided.engine_url,
+        profile=provided.profile,
         began_s=began_s,
         next_role=fleet.next_roles.get(provided.id),
     )

@@ -53,7 +53,7 @@ def _obstacles(scene: Scene, node: Node) -> Iterator[str]:
         left_s = node.retry_at_s - scene.now_s
         due = f"the next is due in {spoken(left_s)}" if left_s > 0 else "the next is due"
         yield f"{tries(node.attempts)} in this state: {due}"
-    if node.is_suspect:
+    if node.is_suspect and node.state not in {_S.FAILED, _S.STOPPING}:
         yield "suspect: its agent is silent, so nothing is done to it"
     if hung := scene.report.hung_calls.get(node.id):
         yield f"native calls past their deadline: {hung}"

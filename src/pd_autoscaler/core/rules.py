@@ -55,7 +55,7 @@ class GuardRules:
     cooldown_s: float = 120.0
     step_up_max: int = 4
     step_down_max: int = 1
-    fresh_quorum: float = 0.5
+    transfer_failure_share: float = 0.05
     pay_back_max_s: float = 600.0
 
 

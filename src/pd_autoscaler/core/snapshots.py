@@ -1,31 +1,60 @@
 """The snapshot of one cycle, made from the fleet, the signals and what is remembered."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pd_autoscaler.core import attribution, guard, signals
+from pd_autoscaler.core import attribution, capacity, demand, signals, target_limits
+from pd_autoscaler.core.capacity import CapacityMemory, Priors
+from pd_autoscaler.core.demand import DemandMemory
 from pd_autoscaler.core.fleet import Fleet
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.facts import Facts
 from pd_autoscaler.model.link import LinkState
 from pd_autoscaler.model.node import COMING, Node, NodeState, Role
+from pd_autoscaler.model.signals import RoleSignals, Signal
 from pd_autoscaler.model.snapshot import LeadTime, Limits, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalRules:
-    """How signals are read: the window of rates and quantiles, and when a page is too old."""
+    """How signals are read: the window of rates and quantiles, and when a page is too old.
+
+    Without `pages_needed` what agents say of their engines is enough. `demand_half_life_s` is after
+    how long half of the smoothed demand is new.
+    """
 
     window_s: float = 30.0
     age_max_s: float = 30.0
+    pages_needed: bool = True
+    demand_half_life_s: float = 60.0
     thresholds: attribution.Thresholds = field(default_factory=attribution.Thresholds)
+    priors: Priors = field(default_factory=Priors)
+
+    def begun(self) -> "Memory":
+        """Return the memory of a controller that has seen nothing yet."""
+        keep_s = max(KEEP_MIN_S, 2 * self.window_s)
+        return Memory(signals.Signals(keep_s=keep_s, pages_needed=self.pages_needed))
+
+
+KEEP_MIN_S = 300.0
+"""Pages are kept for so long at least: some engines count tokens only when a request ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered of the signals from cycle to cycle."""
+
+    signals: signals.Signals
+    demand: DemandMemory = field(default_factory=DemandMemory)
+    capacity: CapacityMemory = field(default_factory=CapacityMemory)
 
 
 def found_target(fleet: Fleet, limits: Limits) -> Target:
     """Take the fleet that is found as the first standing target, within the limits."""
     counts = {role: len(fleet.of(role, COMING | {NodeState.SERVING})) for role in Role}
     found = Target(counts[Role.PROMPT], counts[Role.DECODER], why="the fleet that was found")
-    return guard.within(found, limits)
+    return target_limits.within(found, limits)
 
 
 def taken(
@@ -33,38 +62,105 @@ def taken(
     facts: Facts,
     target: Target,
     *,
-    memory: signals.Signals,
+    memory: Memory,
     leads: Mapping[str, LeadTime],
     rules: SignalRules,
     limits: Limits,
-) -> Snapshot:
-    """Return everything the pure half may know in this cycle."""
+) -> tuple[Snapshot, Memory]:
+    """Return everything the pure half may know in this cycle, and what to remember of it."""
     nodes = tuple(_with_ready_time(node, leads) for node in fleet.nodes.values())
-    now_s, age_max_s = facts.now_s, rules.age_max_s
-    prompt, decoder = (
-        signals.role_signals(
-            memory, nodes, role, now_s=now_s, window_s=rules.window_s, age_max_s=age_max_s
-        )
-        for role in Role
+    known = signals.observed(memory.signals, facts, nodes)
+    at = _Moment(known, nodes, facts.now_s, rules)
+    prompt, decoder = at.role(Role.PROMPT), at.role(Role.DECODER)
+    of_nodes = signals.node_signals(
+        known, nodes, now_s=facts.now_s, age_max_s=rules.age_max_s, window_s=rules.window_s
+    )
+    seen = attribution.attributed(prompt, decoder, _used(fleet), rules.thresholds)
+    asked = demand.observed(
+        memory.demand,
+        prompt,
+        decoder,
+        at.decode_tokens(),
+        now_s=facts.now_s,
+        half_life_s=rules.demand_half_life_s,
+    )
+    learnt = capacity.learnt(
+        memory.capacity,
+        known.histories,
+        nodes,
+        of_nodes,
+        now_s=facts.now_s,
+        window_s=rules.window_s,
+        bottleneck=seen.bottleneck,
+        priors=rules.priors,
     )
     links = dict.fromkeys(LinkState, 0)
     for link in fleet.links.values():
         links[link.state] += 1
-    return Snapshot(
-        now_s=now_s,
+    snapshot = Snapshot(
+        now_s=facts.now_s,
         now_unix_s=facts.now_unix_s,
         target=target,
         nodes=nodes,
         prompt=prompt,
         decoder=decoder,
-        node_signals=signals.node_signals(memory, nodes, now_s=now_s, age_max_s=age_max_s),
-        attribution=attribution.attributed(prompt, decoder, links, rules.thresholds),
+        node_signals=of_nodes,
+        attribution=seen,
         limits=limits,
+        demand=demand.demand(
+            asked, now_s=facts.now_s, age_max_s=max(rules.age_max_s, rules.window_s)
+        ),
+        capacity=capacity.capacities(learnt),
         lead_times=leads,
         published=fleet.published,
         links=links,
         is_synced=fleet.is_synced,
     )
+    return snapshot, Memory(known, asked, learnt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """The signals of one cycle, by the rules."""
+
+    known: signals.Signals
+    nodes: tuple[Node, ...]
+    now_s: float
+    rules: SignalRules
+
+    def role(self, role: Role) -> RoleSignals:
+        return signals.role_signals(
+            self.known,
+            self.nodes,
+            role,
+            now_s=self.now_s,
+            window_s=self.rules.window_s,
+            age_max_s=self.rules.age_max_s,
+        )
+
+    def decode_tokens(self) -> Signal | None:
+        return signals.held_tokens(
+            self.known,
+            self.nodes,
+            now_s=self.now_s,
+            window_s=self.rules.window_s,
+            age_max_s=self.rules.age_max_s,
+        )
+
+
+def _used(fleet: Fleet) -> dict[LinkState, int]:
+    """Count by state the links of nodes that have served: a newcomer's hold no request up."""
+    used = Counter[LinkState]()
+    for link in fleet.links.values():
+        ends = (fleet.nodes.get(link.decoder), fleet.nodes.get(link.prompt))
+        if all(node is not None and _is_used(node) for node in ends):
+            used[link.state] += 1
+    return dict(used)
+
+
+def _is_used(node: Node) -> bool:
+    # A serving node whose link broke is linking again.
+    return node.served_at_s is not None and node.state in {NodeState.SERVING, NodeState.LINKING}
 
 
 _AHEAD: Mapping[NodeState, tuple[str, ...]] = {

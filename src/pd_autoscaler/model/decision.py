@@ -41,7 +41,10 @@ class HoldReason(StrEnum):
     DOWN_WINDOW = "down_window"
     WARM_UP = "warm_up"
     BOTTLENECK_ELSEWHERE = "bottleneck_elsewhere"
+    BOTTLENECK_UNKNOWN = "bottleneck_unknown"
+    TRANSFERS_FAIL = "transfers_fail"
     BUDGET = "budget"
+    STEP = "step"
     PAY_BACK = "pay_back"
     MASS_FAILURE = "mass_failure"
     JOURNAL_FAILED = "journal_failed"
@@ -60,6 +63,19 @@ class Hold:
 
 
 Decision = Target | Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One gate of the guard that fired: on which role (None: on both), and why, in numbers."""
+
+    reason: HoldReason
+    role: Role | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        where = f" ({self.role})" if self.role else ""
+        return f"{self.reason}{where}{f': {self.detail}' if self.detail else ''}"
 
 
 class Mode(StrEnum):

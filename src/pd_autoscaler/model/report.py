@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pd_autoscaler.model.decision import Decision, Mode, Target
-from pd_autoscaler.model.facts import EngineLoad
+from pd_autoscaler.model.decision import Decision, Gate, Mode, Target
+from pd_autoscaler.model.facts import EngineLoad, Scraped
 from pd_autoscaler.model.link import Link, Verdict, Wait
 from pd_autoscaler.model.node import NodeState, Role
 from pd_autoscaler.model.plan import Action, Plan
@@ -63,18 +63,18 @@ class Report:
     `decision` is the policy's answer, `guarded` what the guard left of it, `gates` the gates that
     fired, `snapshot.target` the standing target before and `target` the one after. `phase_s` holds
     seconds spent by phase, `hung_calls` counts native calls past their deadline by node id,
-    `engine_load` is what each agent that answered said is inside its engine, `epoch` the fencing
-    epoch (0 before one is taken), `is_acting` whether the plan may be begun, `waits` why pairs
-    that are wanted and not up are not being linked now, `card_links` the links up or being made on
-    the busiest card of each node. Without `is_meshed` engines connect by themselves: there are no
-    links.
+    `scraped` is what was read of metrics since the start, `engine_load` what each agent that
+    answered said is inside its engine, `epoch` the fencing epoch (0 before one is taken),
+    `is_acting` whether the plan may be begun, `waits` why pairs that are wanted and not up are not
+    being linked now, `card_links` the links up or being made on the busiest card of each node.
+    Without `is_meshed` engines connect by themselves: there are no links.
     """
 
     cycle: int
     snapshot: Snapshot
     decision: Decision
     guarded: Decision
-    gates: tuple[str, ...]
+    gates: tuple[Gate, ...]
     target: Target
     mode: Mode
     plan: Plan
@@ -88,5 +88,6 @@ class Report:
     phase_s: Mapping[str, float] = field(default_factory=dict)
     hung_calls: Mapping[str, int] = field(default_factory=dict)
     engine_load: Mapping[str, EngineLoad] = field(default_factory=dict)
+    scraped: Scraped = field(default_factory=Scraped)
     epoch: int = 0
     is_acting: bool = True

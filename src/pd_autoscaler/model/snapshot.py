@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pd_autoscaler.model.capacity import Demand, NodeCapacity
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.link import LinkState
 from pd_autoscaler.model.node import COMING, Node, NodeState, Role
@@ -23,15 +24,19 @@ class Bottleneck(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """The bottleneck and the evidence it was read from."""
+    """The bottleneck and the evidence it was read from; `also` is a side that is short besides."""
 
     bottleneck: Bottleneck = Bottleneck.UNKNOWN
     evidence: str = ""
+    also: Bottleneck | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What no target may leave: counts of nodes, and prompt/decoder ratio bounds."""
+    """What no target may leave: counts of nodes, and prompt/decoder ratio bounds.
+
+    `fresh_quorum` is the share of a role's serving nodes that must be fresh for a decision.
+    """
 
     prompt_min: int = 1
     prompt_max: int = 100
@@ -40,6 +45,7 @@ class Limits:
     nodes_max: int = 200
     ratio_min: float | None = None
     ratio_max: float | None = None
+    fresh_quorum: float = 0.5
 
     def min_of(self, role: Role) -> int:
         """Fewest nodes of a role."""
@@ -72,6 +78,8 @@ class Snapshot:
     node_signals: Mapping[str, NodeSignals] = field(default_factory=dict)
     attribution: Attribution = field(default_factory=Attribution)
     limits: Limits = field(default_factory=Limits)
+    demand: Demand = field(default_factory=Demand)
+    capacity: tuple[NodeCapacity, ...] = ()
     lead_times: Mapping[str, LeadTime] = field(default_factory=dict)
     published: frozenset[str] | None = None
     links: Mapping[LinkState, int] = field(default_factory=dict)
@@ -84,6 +92,19 @@ class Snapshot:
     def count(self, role: Role, *states: NodeState) -> int:
         """Count nodes of a role in these states."""
         return sum(node.role is role and node.state in states for node in self.nodes)
+
+    def is_fault_elsewhere(self, role: Role) -> bool:
+        """Whether more nodes of a role would not help: links are at fault, or decoders for prompts.
+
+        Where both sides are short decoders come first; once one is asked for, or none may be,
+        prompt nodes help, too.
+        """
+        seen = self.attribution
+        if seen.bottleneck is not Bottleneck.DECODER or role is Role.DECODER:
+            return seen.bottleneck is Bottleneck.LINK
+        wanted = self.target.decoder
+        is_asked = self.serving(Role.DECODER) < wanted or wanted >= self.limits.decoder_max
+        return not (seen.also is Bottleneck.PROMPT and is_asked)
 
     def coming(self, role: Role) -> int:
         """Count nodes of a role that are on their way to serve."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from pd_autoscaler.core import (
+    gates,
     guard,
     lead_times,
     lifecycle,
@@ -14,12 +15,12 @@ from pd_autoscaler.core import (
     mesh,
     outcomes,
     planner,
-    signals,
     snapshots,
 )
 from pd_autoscaler.core.fleet import Fleet
 from pd_autoscaler.core.rules import Rules
 from pd_autoscaler.core.sight import Leave
+from pd_autoscaler.core.signal_alarms import signal_alarms
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.facts import Facts
 from pd_autoscaler.model.node import NodeState, Role
@@ -93,9 +94,9 @@ class ControlLoop:
         self._poked = anyio.Event()
         self._scribe = Scribe()
         self._fleet = Fleet()
-        self._signals = signals.Signals(keep_s=max(300.0, settings.signals.window_s))
+        self._memory = settings.signals.begun()
         self._leads = lead_times.LeadTimes()
-        self._guard: guard.GuardMemory | None = None
+        self._guard: gates.GuardMemory | None = None
         self._moves: list[Move] = []
         self._linked_ids = LinkedIds(outside.journal, self._scribe, {})
         self._faults: list[str] = []
@@ -217,7 +218,7 @@ class ControlLoop:
         decision = await self._decide(snapshot)
         phases.end("decide")
 
-        memory = self._guard or guard.GuardMemory(began_s=self._began_s)
+        memory = self._guard or gates.GuardMemory(began_s=self._began_s)
         answer = guard.guarded(decision, snapshot, rules.guard, memory)
         target = await self._stand(snapshot.target, answer.decision)
         has_moved = target == answer.decision
@@ -232,7 +233,7 @@ class ControlLoop:
         await self._act(actuator, plan)
         phases.end("act")
         self._cycle += 1
-        alarms += [*_unread(facts), *self._faults]
+        alarms += [*signal_alarms(snapshot, rules.guard), *_unread(facts), *self._faults]
         alarms += [self._scribe.alarm] if self._scribe.alarm else []
         agents = self._fleet.agents
         await self._report(
@@ -254,6 +255,7 @@ class ControlLoop:
                 alarms=tuple(alarms),
                 hung_calls={k: v.calls_hung for k, v in agents.items() if v.calls_hung},
                 engine_load={k: v.engine for k, v in facts.agents.items()},
+                scraped=facts.scraped,
                 epoch=self._fencing.epoch,
                 is_acting=self._may_act(),
                 phase_s=phases.spent_s,
@@ -277,7 +279,6 @@ class ControlLoop:
         await self._drained()
         moves, self._moves = [*self._moves, *moves], []
         self._leads = lead_times.measured(self._leads, moves)
-        self._signals = signals.observed(self._signals, facts, tuple(self._fleet.nodes.values()))
         alarms += await self._fencing.observed(
             facts.agents, nodes=len(self._fleet.nodes), was_synced=was_synced
         )
@@ -285,11 +286,11 @@ class ControlLoop:
             await self._scribe.write(
                 control.move(snapshots.found_target(self._fleet, rules.guard.limits))
             )
-        snapshot = snapshots.taken(
+        snapshot, self._memory = snapshots.taken(
             self._fleet,
             facts,
             control.target or snapshots.found_target(self._fleet, rules.guard.limits),
-            memory=self._signals,
+            memory=self._memory,
             leads=self._leads.percentiles(),
             rules=self._settings.signals,
             limits=rules.guard.limits,

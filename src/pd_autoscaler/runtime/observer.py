@@ -90,6 +90,8 @@ class Observer:
             agents=dict(sorted(notes.agents.items())),
             readings=notes.readings,
             errors=notes.errors,
+            unread=dict(self._metrics.errors),
+            scraped=self._metrics.scraped,
             unreachable=notes.unreachable,
         )
 
@@ -168,6 +170,10 @@ def _with_found(known: Iterable[Node], provided: tuple[ProvidedNode, ...] | None
     for p in provided or ():
         node = nodes.get(p.id) or Node(id=p.id, role=p.role, state=NodeState.STARTING, since_s=0.0)
         nodes[p.id] = replace(
-            node, agent_urls=p.agent_urls, metrics_url=p.metrics_url, engine_url=p.engine_url
+            node,
+            agent_urls=p.agent_urls,
+            metrics_url=p.metrics_url,
+            engine_url=p.engine_url,
+            profile=p.profile,
         )
     return list(nodes.values())

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from pd_autoscaler.core.guard import within
+from pd_autoscaler.core.target_limits import within
 from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.model.decision import Mode, Target
 from pd_autoscaler.model.node import NodeState, Role

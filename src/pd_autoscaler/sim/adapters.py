@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import anyio
 
 from pd_autoscaler.errors import OutcomeUnknownError, PermanentError, TransientError
-from pd_autoscaler.model.facts import ProvidedNode
+from pd_autoscaler.model.facts import ProvidedNode, Scraped
 from pd_autoscaler.model.node import Node, Role
 from pd_autoscaler.model.signals import Reading
 from pd_autoscaler.sim.faults import CallFault
@@ -99,6 +99,8 @@ class SimMetrics:
         self._step = step
         self._world = step.world
         self._old: dict[str, Reading] = {}
+        self.errors: Mapping[str, str] = {}
+        self.scraped = Scraped()
 
     async def read(self, nodes: Sequence[Node]) -> Mapping[str, Reading]:
         """Return one reading per node that answered."""
@@ -108,7 +110,7 @@ class SimMetrics:
         if faults.strikes(CallFault.SCRAPE_FAILS):
             raise TransientError("the metrics source does not answer")
         self._world.flow()
-        readings = {}
+        readings: dict[str, Reading] = {}
         for known in nodes:
             node = self._world.nodes.get(known.id)
             if node is not None and node.is_up and node.metrics_back_s <= self._world.now_s:
@@ -116,6 +118,11 @@ class SimMetrics:
                 if reading is not None:
                     readings[node.id] = reading
                     node.metrics_seen_s = max(node.metrics_seen_s, reading.at_s)
+        self.errors = {n.id: "no page" for n in nodes if n.id not in readings}
+        self.scraped = Scraped(
+            pages=self.scraped.pages + len(readings),
+            failures=self.scraped.failures + len(self.errors),
+        )
         return readings
 
     def _page(self, node: SimNode) -> Reading | None:

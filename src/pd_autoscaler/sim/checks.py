@@ -200,7 +200,7 @@ class Checks:
             serving = [n for n in self._world.serving(role) if not self._is_excused(n)]
             ages = [report.snapshot.now_s - node.metrics_seen_s for node in serving]
             fresh = sum(age <= self._signal_age_max_s for age in ages)
-            if fresh < self._rules.guard.fresh_quorum * len(serving):
+            if fresh < self._rules.guard.limits.fresh_quorum * len(serving):
                 self.violated(f"the target moved to {target} on stale {role} metrics: {ages}")
 
     def _check_moves(self, report: Report) -> None:

@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from types import MappingProxyType
 
 from pd_autoscaler.core.attempts import KEPT_MAX, Attempt, attempts_of
@@ -13,6 +14,9 @@ from pd_autoscaler.model.report import Failed, Outcome, Report
 from pd_autoscaler.ports import Remembered
 from pd_autoscaler.sim.adapters import Step
 from pd_autoscaler.sim.faults import CallFault
+
+REPORTS_KEPT_MAX = 32
+"""Newest reports kept: a run has thousands, and nobody looks further back."""
 
 _NONE: Mapping[str, Sequence[int]] = MappingProxyType({})
 
@@ -42,6 +46,7 @@ class Memory:
         default_factory=lambda: defaultdict(lambda: deque(maxlen=KEPT_MAX))
     )
     """Ends of link and unlink calls by the two nodes they touched, oldest first."""
+    reports: deque[Report] = field(default_factory=lambda: deque(maxlen=REPORTS_KEPT_MAX))
 
 
 class SimJournal:
@@ -150,6 +155,7 @@ class SimJournal:
         shown = self._memory.intents
         await self._write()
         memory, nodes = self._memory, report.snapshot.nodes
+        memory.reports.append(report)
         memory.cycle = report.cycle
         memory.nodes = frozenset(node.id for node in nodes)
         leaving = [node for node in nodes if node.state in OUTWARD]
@@ -163,6 +169,16 @@ class SimJournal:
         memory.young_drains = {k: v for k, v in memory.young_drains.items() if k > oldest}
         memory.young_starts = {k: v for k, v in memory.young_starts.items() if k > oldest}
         memory.pending = {n.id: n.role for n in nodes if n.id == n.request_id}
+
+    async def report_at(self, at_unix_s: float | None) -> Report | None:
+        """Return the newest kept report that is not later than a moment; None is the newest."""
+        until_unix_s = inf if at_unix_s is None else at_unix_s
+        kept = [r for r in self._memory.reports if r.snapshot.now_unix_s <= until_unix_s]
+        return max(kept, key=_moment, default=None)
+
+    async def kept_since(self) -> float | None:
+        """Return the wall time of the oldest kept report, None where there is none."""
+        return min((r.snapshot.now_unix_s for r in self._memory.reports), default=None)
 
     async def history(self, *, limit: int) -> list[dict[str, object]]:
         """Return nothing: nobody asks in a simulation."""
@@ -180,3 +196,7 @@ class SimJournal:
         await self._step.take(0.001)
         if self._step.world.faults.strikes(CallFault.JOURNAL_FAILS):
             raise TransientError("the journal cannot be written")
+
+
+def _moment(report: Report) -> tuple[float, int]:
+    return report.snapshot.now_unix_s, report.cycle
