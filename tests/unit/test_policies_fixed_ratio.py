@@ -58,11 +58,11 @@ def test_between_its_thresholds_nothing_moves() -> None:
 
 
 def test_full_decoders_grow_both_roles_by_the_ratio() -> None:
-    # 0.9 of the 0.8 that is full: 6 nodes become 6 x 1.125 / 0.85, rounded up.
+    # 0.9 of the 0.8 that is full: 4 decoders become 4 x 1.125 / 0.85, rounded up.
     decision = decided(snapshot(kv_used=0.9))
 
-    assert decision == Target(3, 5)
-    assert decision.why == "prompt load 0%, decoder load 112%, above 85%: 8 nodes at 0.5"
+    assert decision == Target(3, 6)
+    assert decision.why == "prompt load 0%, decoder load 112%, above 85%: 3P:6D at 0.5"
 
 
 def test_the_fuller_role_decides() -> None:
@@ -70,12 +70,26 @@ def test_the_fuller_role_decides() -> None:
 
 
 def test_growth_is_bounded_by_the_step_and_the_budget() -> None:
-    assert decided(snapshot(queue=500)) == Target(3, 7)
+    assert decided(snapshot(queue=500)) == Target(4, 7)
     assert decided(snapshot(queue=500), step_max=2) == Target(3, 5)
-    assert decided(snapshot(queue=500, limits=Limits(nodes_max=7))) == Target(2, 5)
+    assert decided(snapshot(queue=500, limits=Limits(nodes_max=8))) == Target(3, 5)
     full = decided(snapshot(queue=500, limits=Limits(nodes_max=6)))
     assert isinstance(full, Hold)
     assert full.reason is HoldReason.BUDGET
+
+
+def test_no_node_is_added_that_the_fuller_role_does_not_need() -> None:
+    # 8 to 10 nodes at 1 to 2 have three prompt nodes: a ninth or tenth would be trimmed again.
+    assert decided(snapshot(queue=5)) == Target(3, 5)
+    # The seventh node would be a decoder, and no prompt node could follow it.
+    last = decided(snapshot(queue=500, limits=Limits(nodes_max=7)))
+    assert isinstance(last, Hold)
+    assert last.reason is HoldReason.BUDGET
+
+
+def test_a_step_too_small_for_the_fuller_role_is_taken_for_the_next() -> None:
+    assert decided(snapshot(queue=500), step_max=1) == Target(2, 5)
+    assert decided(snapshot(2, 5, queue=500), step_max=1) == Target(3, 5)
 
 
 def test_a_node_goes_if_the_rest_stay_below_the_lower_threshold() -> None:
@@ -88,6 +102,17 @@ def test_a_fleet_off_the_ratio_is_brought_to_it_one_node_at_a_time() -> None:
     assert decided(snapshot(4, 2, kv_used=0.6), ratio=0.5) == Target(3, 3)
     # Decoders that would be too full stay.
     assert decided(snapshot(2, 4, kv_used=0.6), ratio=2.0) == Target(2, 4)
+
+
+def test_a_role_of_which_a_fresh_node_does_not_tell_its_load_does_not_shrink() -> None:
+    usual = snapshot(2, 4, kv_used=0.1)
+    silent = {**usual.node_signals, "d3": replace(usual.node_signals["d3"], kv_used=None)}
+
+    decision = decided(replace(usual, node_signals=silent))
+
+    assert decision == Target(2, 4)
+    assert isinstance(decision, Target)
+    assert "1 of 4 decoder nodes not telling KV use" in decision.why
 
 
 def test_nothing_moves_while_a_node_is_coming() -> None:
@@ -112,7 +137,7 @@ def test_decoders_that_hold_prompts_up_are_added() -> None:
     shown = snapshot(10, 3, queue=500, kv_used=0.9, bottleneck=Bottleneck.DECODER)
 
     # By the decoders' load, not by the queue that they cause.
-    assert decided(shown) == Target(10, 11)
+    assert decided(shown) == Target(10, 4)
 
 
 def test_without_metrics_it_holds() -> None:

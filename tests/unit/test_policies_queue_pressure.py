@@ -1,10 +1,12 @@
 """queue-pressure, decision by decision."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from pd_autoscaler.model.capacity import Demand, NodeCapacity
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Target
 from pd_autoscaler.model.node import Node, NodeState, Role
 from pd_autoscaler.model.signals import NodeSignals, RoleSignals, Signal
@@ -23,7 +25,7 @@ def snapshot(
     queues: Sequence[float | None] = (1, 1),
     kv_used: Sequence[float | None] = (0.6, 0.6),
     *,
-    decoder_queues: Sequence[float] | None = None,
+    decoder_queues: Sequence[float | None] | None = None,
     target: Target | None = None,
     extra: Sequence[Node] = (),
     stale: Sequence[str] = (),
@@ -150,9 +152,105 @@ def test_the_last_node_of_a_side_stays() -> None:
     assert decided(snapshot([0, 0], [0.6], limits=Limits(prompt_min=2))) == Target(2, 1)
 
 
-@pytest.mark.parametrize(("tpot_s", "left"), [(0.039, 1), (0.041, 2), (None, 1)])
-def test_a_side_near_its_latency_bound_does_not_shrink(tpot_s: float | None, left: int) -> None:
-    assert decided(snapshot(kv_used=[0.1, 0.1], tpot_s=tpot_s)) == Target(2, left)
+@pytest.mark.parametrize(("ttft_s", "left"), [(0.79, 1), (0.81, 2), (None, 1)])
+def test_prompt_nodes_near_their_latency_bound_stay(ttft_s: float | None, left: int) -> None:
+    assert decided(snapshot([0, 0], ttft_s=ttft_s)) == Target(left, 2)
+
+
+@pytest.mark.parametrize("tpot_s", [0.0488, 0.03, None])
+def test_a_tpot_that_wide_buckets_put_near_its_bound_keeps_no_decoder(
+    tpot_s: float | None,
+) -> None:
+    assert decided(snapshot(kv_used=[0.1, 0.1], tpot_s=tpot_s)) == Target(2, 1)
+
+
+DECODER = NodeCapacity(
+    role=D,
+    node_class="vllm/49k",
+    step_base_s=0.020,
+    step_per_request_s=0.0001,
+    step_per_token_s=1e-7,
+)
+
+
+HELD = Signal(40_000, 0.0)
+
+
+def learnt(running: float, *capacities: NodeCapacity, tokens: Signal | None = HELD) -> Snapshot:
+    """Show two decoders with little KV used, so many requests in their batches, and learnt steps.
+
+    A step of 50 requests and 20k tokens of KV takes 20 ms and 7 ms of load.
+    """
+    usual = snapshot(kv_used=[0.1, 0.1], tpot_s=0.0488)
+    signals = {i: replace(s, engine="vllm") for i, s in usual.node_signals.items()}
+    demand = Demand(decode_running=Signal(running, 0.0), decode_tokens=tokens)
+    return replace(usual, node_signals=signals, demand=demand, capacity=capacities or (DECODER,))
+
+
+def test_decoders_stay_where_the_learnt_steps_of_the_others_would_be_too_slow() -> None:
+    # At twice the load, and headroom: 20 ms / (1 - 2 / 0.85 x 7 / 27) are 51 ms, and 49 ms before.
+    decision = decided(learnt(100))
+
+    assert decision == Target(2, 2)
+    assert isinstance(decision, Target)
+    assert "1 decoder at 2.35 times the load would take 0.0513 s" in decision.why
+    assert decided(learnt(95)) == Target(2, 1)
+
+
+def test_decoders_that_others_could_not_replace_at_any_batch_stay() -> None:
+    decision = decided(learnt(400))
+
+    assert decision == Target(2, 2)
+    assert isinstance(decision, Target)
+    assert "1 decoder at 2.35 times the load would not keep up" in decision.why
+
+
+def test_slow_steps_that_no_load_causes_keep_no_decoder() -> None:
+    slow = replace(DECODER, step_base_s=0.045)
+
+    assert decided(learnt(2, slow, tokens=Signal(1000, 0.0))) == Target(2, 1)
+
+
+def test_of_decoders_of_several_kinds_the_slowest_counts() -> None:
+    slow = replace(DECODER, node_class="vllm/20k", step_base_s=0.03)
+
+    assert decided(learnt(95, DECODER, slow)) == Target(2, 2)
+    assert decided(learnt(95, DECODER, replace(slow, node_class="mindie/20k"))) == Target(2, 1)
+
+
+def test_step_times_that_are_not_known_for_all_decoders_are_not_asked() -> None:
+    unlearnt = NodeCapacity(role=D, node_class="vllm/20k")
+    part = Signal(40_000, 0, is_lower_bound=True)
+
+    assert decided(learnt(400, DECODER, unlearnt)) == Target(2, 1)
+    assert decided(learnt(400, tokens=part)) == Target(2, 1)
+    assert decided(learnt(400, tokens=None)) == Target(2, 1)
+    # Of engines that do not say how much KV they have only the batch is learnt.
+    by_batch = replace(DECODER, step_per_token_s=0.0)
+    assert decided(learnt(400, by_batch, tokens=None)) == Target(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("queues", "kv_used", "decoder_queues", "missing"),
+    [
+        ((1, 1), (0.1, None, None), None, "2 of 3 decoder nodes not telling KV use"),
+        ((1, 1), (0.1, 0.1, 0.1), (0, 0, None), "1 of 3 decoder nodes not telling queue"),
+        ((0, None, 0), (0.6, 0.6), None, "1 of 3 prompt nodes not telling queue"),
+    ],
+)
+def test_a_role_of_which_a_fresh_node_does_not_tell_its_load_does_not_shrink(
+    queues: Sequence[float | None],
+    kv_used: Sequence[float | None],
+    decoder_queues: Sequence[float | None] | None,
+    missing: str,
+) -> None:
+    shown = snapshot(queues, kv_used, decoder_queues=decoder_queues)
+
+    decision = decided(shown)
+
+    assert decision == shown.target
+    assert isinstance(decision, Target)
+    assert missing in decision.why
 
 
 def test_no_metrics_and_stale_metrics_hold() -> None:
@@ -169,6 +267,30 @@ def test_below_half_of_the_nodes_it_holds_and_above_it_only_grows() -> None:
     assert decided(snapshot([9, 9, 9], stale=["p0"])) == Target(4, 2)
     assert decided(snapshot([0, 0, 0])) == Target(2, 2)
     assert decided(snapshot([0, 0, 0], stale=["p0"])) == Target(3, 2)
+
+
+def test_the_quorum_is_the_operators() -> None:
+    strict, lax = Limits(fresh_quorum=0.9), Limits(fresh_quorum=0.1)
+
+    assert held(snapshot([9, 9, 9], stale=["p0"], limits=strict)) is HoldReason.PARTIAL_METRICS
+    assert decided(snapshot([9, 9, 9], stale=["p0", "p1"], limits=lax)) == Target(4, 2)
+
+
+def test_a_refusal_says_why_nodes_are_not_believed() -> None:
+    usual = snapshot([0, 0, 0])
+    frozen = {
+        i: NodeSignals(node_id=i, age_s=0.2, doubt="frozen") if i != "d0" else s
+        for i, s in usual.node_signals.items()
+    }
+
+    assert decided(replace(usual, node_signals=frozen)) == Hold(
+        HoldReason.STALE_METRICS, "0 of 3 prompt nodes fresh (p0: frozen; p1: frozen; …)"
+    )
+    frozen |= {i: s for i, s in usual.node_signals.items() if i.startswith("p")}
+    fewer = Limits(fresh_quorum=0.6)
+    assert decided(replace(usual, node_signals=frozen, limits=fewer)) == Hold(
+        HoldReason.PARTIAL_METRICS, "1 of 2 decoder nodes fresh (d1: frozen)"
+    )
 
 
 @pytest.mark.parametrize("state", [NodeState.STARTING, NodeState.INITIALISING, NodeState.LINKING])
@@ -265,6 +387,66 @@ def test_a_shortfall_that_others_caused_teaches_nothing() -> None:
     assert isinstance(mover.decide(blocked), Hold)
 
     assert mover.decide(snapshot([0, 0, 0], token_rates=(800, 100))) == Target(2, 2)
+
+
+def absurd_while_short(*, until_s: float) -> Decision:
+    """Show a rate that no node can do for one cycle of a shortfall, and then its usual rate."""
+    mover = policy(settle_s=0)
+    limits = Limits(prompt_max=2)
+    for now_s in range(1000, round(until_s), 10):
+        rate = 2e7 if now_s == 1010 else 4000
+        mover.decide(snapshot([9, 9], token_rates=(rate, 100), limits=limits, now_s=now_s))
+    shown = snapshot([40, 40], token_rates=(4000, 100), now_s=until_s)
+    prompt = replace(shown.prompt, queue=signal(80), input_len=signal(1000), arrival_rate=signal(4))
+    return mover.decide(replace(shown, prompt=prompt))
+
+
+def test_a_rate_that_no_node_can_do_is_forgotten_while_the_role_is_short() -> None:
+    before = absurd_while_short(until_s=1130)
+
+    assert isinstance(before, Hold)
+    assert "the queue will be gone in 0 s" in before.detail
+    assert absurd_while_short(until_s=1140) == Target(3, 2)
+
+
+def test_the_highest_rate_of_a_short_shortfall_counts() -> None:
+    # A rate over a window says less than a node does while the load steps up.
+    mover = policy(settle_s=0)
+    full = Limits(prompt_max=2)
+    mover.decide(snapshot([9, 9], token_rates=(1600, 100), limits=full, now_s=1000))
+    mover.decide(snapshot([9, 9], token_rates=(800, 100), limits=full, now_s=1010))
+
+    assert mover.decide(snapshot([0, 0, 0], token_rates=(1300, 100), now_s=1020)) == Target(2, 2)
+
+
+def test_of_two_shortfalls_the_later_one_counts() -> None:
+    mover = policy(settle_s=0)
+    full = Limits(prompt_max=3)
+    mover.decide(snapshot([9, 9], token_rates=(1600, 100), limits=full, now_s=1000))
+    mover.decide(snapshot([1, 1, 1], token_rates=(1600, 100), limits=full, now_s=1010))
+    mover.decide(snapshot([9, 9, 9], token_rates=(1200, 100), limits=full, now_s=1020))
+
+    # Two nodes were too few for 800 each, and then three for 400: requests are others now.
+    assert mover.decide(snapshot([0, 0, 0], token_rates=(900, 100), now_s=1030)) == Target(3, 2)
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf])
+def test_a_rate_that_is_no_number_teaches_nothing(rate: float) -> None:
+    mover = policy(settle_s=0)
+    mover.decide(snapshot([9, 9], token_rates=(800, 100)))
+    mover.decide(snapshot([1, 1, 1], token_rates=(rate, 100)))
+
+    assert mover.decide(snapshot([0, 0, 0], token_rates=(800, 100))) == Target(3, 2)
+
+
+def test_the_tokens_of_a_node_are_those_of_the_nodes_that_tell() -> None:
+    mover = policy(settle_s=0)
+    told = snapshot([9, 9], token_rates=(800, 100))
+    by_one = replace(told.prompt, token_rate=Signal(800, 0.0, is_lower_bound=True, nodes=1))
+    mover.decide(replace(told, prompt=by_one))
+
+    # 800 a node were too many, not 400.
+    assert mover.decide(snapshot([0, 0, 0], token_rates=(1300, 100))) == Target(2, 2)
 
 
 def test_a_queue_that_is_being_worked_off_adds_no_more_nodes() -> None:

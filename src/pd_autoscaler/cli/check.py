@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from pd_autoscaler.cli.console import AsJson, console, print_json
+from pd_autoscaler.cli import policies
+from pd_autoscaler.cli.console import AsJson, print_json
 
 
 def register(app: typer.Typer) -> None:
     """Add check-config and policies."""
     app.command("check-config")(check_config)
-    app.command()(policies)
+    policies.register(app)
 
 
 def check_config(
@@ -35,21 +36,3 @@ def check_config(
     else:
         typer.echo(f"# {file} is right; this would be used:")
         typer.echo(yaml.safe_dump(used, sort_keys=False), nl=False)
-
-
-def policies(as_json: AsJson = False) -> None:
-    """List the installed policies."""
-    from pd_autoscaler.policies.registry import installed  # noqa: PLC0415  # as above
-
-    found = installed()
-    if as_json:
-        rows = [{"name": p.name, "origin": p.origin, "points_at": p.points_at} for p in found]
-        print_json({"policies": rows})
-        return
-    from rich import box  # noqa: PLC0415  # as above
-    from rich.table import Table  # noqa: PLC0415  # as above
-
-    table = Table("policy", "comes with", "points at", box=box.SIMPLE_HEAD)
-    for policy in found:
-        table.add_row(policy.name, policy.origin, policy.points_at)
-    console().print(table)

@@ -13,9 +13,10 @@ from pydantic import Field, model_validator
 
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Target
 from pd_autoscaler.model.node import Role
+from pd_autoscaler.model.signals import Signal
 from pd_autoscaler.model.snapshot import Bottleneck, Limits, Snapshot
 from pd_autoscaler.policies.contract import Params, PolicySpec
-from pd_autoscaler.policies.premises import Settling, blindness, fresh_signals, known
+from pd_autoscaler.policies.premises import Settling, blindness, fresh_signals, known, untold
 from pd_autoscaler.policies.shortfall import Shortfall
 
 
@@ -32,8 +33,8 @@ class FixedRatioParams(Params):
     """KV use, 0 to 1, that is all a decoder should take."""
     queue_full: float = Field(default=5.0, gt=0)
     """Waiting requests that are all a prompt node should have."""
-    step_max: int = Field(default=4, ge=1)
-    """Most nodes added at once, both roles together."""
+    step_max: int = Field(default=6, ge=1)
+    """Most nodes added at once, both roles together: 6 are two steps of the default ratio."""
     headroom: float = Field(default=0.85, gt=0, le=1)
     """Part of the tokens per node that once were too many, to which fewer nodes may be loaded."""
     drain_s: float = Field(default=60.0, ge=0)
@@ -78,21 +79,17 @@ class FixedRatio:
         return self._shrunk(snapshot, loads, shown)
 
     def _load(self, snapshot: Snapshot, role: Role) -> float | Hold:
-        fresh = fresh_signals(snapshot, role)
-        if role is Role.PROMPT:
-            full, values = self._params.queue_full, known(node.queue for node in fresh)
-        else:
-            full, values = self._params.kv_full, known(node.kv_used for node in fresh)
+        full = self._params.queue_full if role is Role.PROMPT else self._params.kv_full
+        values = known(_told(snapshot, role))
         if not values:
-            what = "queue" if role is Role.PROMPT else "KV use"
-            return Hold(HoldReason.NO_METRICS, f"no {role} node says its {what}")
+            return Hold(HoldReason.NO_METRICS, f"no {role} node says its {_LOAD[role]}")
         return sum(values) / len(values) / full
 
     def _grown(self, snapshot: Snapshot, loads: Mapping[Role, float], shown: str) -> Decision:
         params, target, limits = self._params, snapshot.target, snapshot.limits
         cause = snapshot.attribution
         short = {role: load for role, load in loads.items() if load > params.utilisation_up}
-        if cause.bottleneck is Bottleneck.DECODER:
+        if snapshot.is_fault_elsewhere(Role.PROMPT):
             # Prompts queue behind decoders, so their queue says nothing about prompt nodes.
             short.pop(Role.PROMPT, None)
         if cause.bottleneck is Bottleneck.LINK or not short:
@@ -106,15 +103,40 @@ class FixedRatio:
         drains = self._shortfall.drains(snapshot, within_s=params.drain_s)
         if drains and Role.DECODER not in short:
             return Hold(HoldReason.POLICY_HELD, f"{shown}; waiting: {drains}")
-        wanted = target.total * max(short.values()) / params.utilisation_up
-        total = min(math.ceil(min(wanted, target.total + params.step_max)), limits.nodes_max)
-        ratioed = split(total, params.ratio, limits)
-        # A role that the ratio would shrink keeps its nodes while the fleet is short.
-        grown = Target(max(target.prompt, ratioed.prompt), max(target.decoder, ratioed.decoder))
-        if grown == target or grown.total > limits.nodes_max:
+        grown = self._sized(target, short, limits)
+        if grown == target:
             return Hold(HoldReason.BUDGET, f"{shown}; no room for more than {target}")
-        why = f"{shown}, above {params.utilisation_up:.0%}: {total} nodes at {params.ratio:g}"
+        why = f"{shown}, above {params.utilisation_up:.0%}: {grown} at {params.ratio:g}"
         return Target(grown.prompt, grown.decoder, why)
+
+    def _sized(self, target: Target, short: Mapping[Role, float], limits: Limits) -> Target:
+        """Return the fewest nodes at the ratio that the short roles need, or come nearest to it.
+
+        One more than the fewest would be a node of the other role, which nobody needs: it would be
+        trimmed at once, and asked for again with the next growth.
+        """
+        params = self._params
+        total_max = min(target.total + params.step_max, limits.nodes_max)
+        wanted = {
+            role: math.ceil(min(total_max, target.of(role) * load / params.utilisation_up))
+            for role, load in short.items()
+        }
+
+        def lacking(counts: Target) -> int:
+            return sum(max(0, count - counts.of(role)) for role, count in wanted.items())
+
+        reached = [target]
+        for total in range(2, total_max + 1):
+            ratioed = split(total, params.ratio, limits)
+            # A role that the ratio would shrink keeps its nodes while the fleet is short.
+            grown = Target(max(target.prompt, ratioed.prompt), max(target.decoder, ratioed.decoder))
+            if grown.total <= total_max:
+                reached.append(grown)
+        nearest = min(reached, key=lacking)
+        if lacking(nearest) == lacking(target) and total_max < limits.nodes_max:
+            # The ratio asks for more of the other role first: a step on the way.
+            return reached[-1]
+        return nearest
 
     def _shrunk(self, snapshot: Snapshot, loads: Mapping[Role, float], shown: str) -> Decision:
         params, target, limits = self._params, snapshot.target, snapshot.limits
@@ -140,12 +162,24 @@ class FixedRatio:
                 return f"({obstacle})"
             if after >= before:
                 continue
+            if obstacle := untold(_told(snapshot, role), role, _LOAD[role]):
+                return f"({obstacle})"
             load = loads[role] * before / after
             if load > self._params.utilisation_down:
                 return f"({after} {role} would be at {load:.0%})"
             if obstacle := self._shortfall.obstacle(snapshot, role, nodes=after):
                 return f"({obstacle})"
         return ""
+
+
+_LOAD: Mapping[Role, str] = {Role.PROMPT: "queue", Role.DECODER: "KV use"}
+"""What a role's load is read from."""
+
+
+def _told(snapshot: Snapshot, role: Role) -> list[Signal | None]:
+    """Return that of every fresh node, None where it is not told."""
+    fresh = fresh_signals(snapshot, role)
+    return [node.queue if role is Role.PROMPT else node.kv_used for node in fresh]
 
 
 def _step(before: Target, wanted: Target) -> Target:

@@ -10,11 +10,12 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from pd_autoscaler.core.attribution import attributed
+from pd_autoscaler.model.capacity import Demand, NodeCapacity
 from pd_autoscaler.model.decision import Decision, Hold, Target
 from pd_autoscaler.model.link import LinkState
 from pd_autoscaler.model.node import Node, NodeState, Role
 from pd_autoscaler.model.signals import NodeSignals, RoleSignals, Signal
-from pd_autoscaler.model.snapshot import Limits, Snapshot
+from pd_autoscaler.model.snapshot import LeadTime, Limits, Snapshot
 
 INPUT_TOKENS = 1000.0
 OUTPUT_TOKENS = 200.0
@@ -24,6 +25,26 @@ STEP_BASE_S = 0.020
 STEP_PER_REQUEST_S = 0.0002
 RATE_PAGES = 6
 """Cycles that rates and quantiles look back over."""
+CLASS = "fluid"
+CAPACITY = (
+    NodeCapacity(
+        role=Role.PROMPT,
+        node_class=CLASS,
+        prefill_tokens_per_s=PROMPT_REQUESTS_PER_S * INPUT_TOKENS,
+        samples=100,
+        error=0.0,
+    ),
+    NodeCapacity(
+        role=Role.DECODER,
+        node_class=CLASS,
+        step_base_s=STEP_BASE_S,
+        step_per_request_s=STEP_PER_REQUEST_S,
+        step_per_token_s=0.0,
+        samples=100,
+        error=0.0,
+    ),
+)
+"""What its nodes can do, known exactly: nobody has to learn it here."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,11 +95,16 @@ class FluidFleet:
                 for i, at_s in enumerate(serving)
             ]
             nodes += [
-                _node(role, len(serving) + i, NodeState.STARTING)
-                for i in range(len(self._due[role]))
+                replace(
+                    _node(role, len(serving) + i, NodeState.STARTING),
+                    ready_at_s=self.now_s + cycles * self.period_s,
+                )
+                for i, cycles in enumerate(self._due[role])
             ]
         prompt, decoder = self._prompt(), self._decoder()
         links = {LinkState.LINKED: prompt.serving * decoder.serving}
+        serves = {node.id: node.role for node in nodes if node.state is NodeState.SERVING}
+        lead_s = self.lead_cycles * self.period_s
         return Snapshot(
             now_s=self.now_s,
             now_unix_s=self.now_s,
@@ -87,12 +113,15 @@ class FluidFleet:
             prompt=prompt,
             decoder=decoder,
             node_signals={
-                node.id: _share(prompt if node.role is Role.PROMPT else decoder, node.id)
-                for node in nodes
-                if node.state is NodeState.SERVING
+                node_id: _share(prompt if role is Role.PROMPT else decoder, node_id)
+                for node_id, role in serves.items()
             },
             attribution=attributed(prompt, decoder, links),
             limits=self.limits,
+            demand=self._demand(),
+            capacity=CAPACITY,
+            lead_times={"start": LeadTime(p50_s=lead_s, p95_s=lead_s, count=10)},
+            published=frozenset(serves),
             links=links,
         )
 
@@ -133,34 +162,65 @@ class FluidFleet:
         self._token_rates[Role.PROMPT].append(prefilled * INPUT_TOKENS / self.period_s)
         self._token_rates[Role.DECODER].append(decoded * OUTPUT_TOKENS / self.period_s)
 
+    def _demand(self) -> Demand:
+        batches = self._batch * len(self._served_at_s[Role.DECODER])
+        return Demand(
+            requests_per_s=_signal(self.requests_per_s),
+            input_len=_signal(INPUT_TOKENS),
+            input_len_sq=_signal(INPUT_TOKENS**2),
+            output_len=_signal(OUTPUT_TOKENS),
+            output_len_sq=_signal(OUTPUT_TOKENS**2),
+            uncached_share=_signal(1.0),
+            decode_running=_signal(batches),
+            # Half of the output is there on average.
+            decode_tokens=_signal(batches * (INPUT_TOKENS + OUTPUT_TOKENS / 2)),
+        )
+
     def _prompt(self) -> RoleSignals:
         count = len(self._served_at_s[Role.PROMPT])
         queue = self._queues[Role.PROMPT]
-        held = self._queues[Role.DECODER] / max(1, count)
+        held = self._queues[Role.DECODER]
+        kv_used = min(1.0, 0.1 + 0.05 * held / max(1, count))
+        wait_s = queue / max(1, count) / PROMPT_REQUESTS_PER_S
+        # Of requests there are none of there is nothing to observe.
+        has_seen = bool(self.requests_per_s or queue)
         return RoleSignals(
             serving=count,
             fresh=count,
             queue=_signal(queue),
-            ttft_p95_s=_signal((1 + queue / max(1, count)) / PROMPT_REQUESTS_PER_S),
+            queue_time_p95_s=_signal(wait_s) if has_seen else None,
+            ttft_p95_s=_signal(wait_s + 1 / PROMPT_REQUESTS_PER_S) if has_seen else None,
             running=_signal(min(self.requests_per_s / PROMPT_REQUESTS_PER_S, count)),
             # What decoders have no room for stays in the prompt nodes' caches.
-            kv_used_mean=_signal(min(1.0, 0.1 + 0.05 * held)),
+            kv_export_backlog=_signal(held),
+            kv_used_mean=_signal(kv_used),
+            kv_used_max=_signal(kv_used),
             token_rate=_signal(_mean(self._token_rates[Role.PROMPT])),
             arrival_rate=_signal(self.requests_per_s),
-            input_len=_signal(INPUT_TOKENS),
+            transfer_failure_rate=_signal(0.0),
+            kv_expired_rate=_signal(0.0),
+            uncached_share=_signal(1.0),
+            input_len=_signal(INPUT_TOKENS) if has_seen else None,
+            input_len_sq=_signal(INPUT_TOKENS**2) if has_seen else None,
         )
 
     def _decoder(self) -> RoleSignals:
         count = len(self._served_at_s[Role.DECODER])
+        has_seen = self._batch > 0
         return RoleSignals(
             serving=count,
             fresh=count,
             queue=_signal(self._queues[Role.DECODER]),
-            tpot_p95_s=_signal(_step_s(self._batch)),
+            tpot_p95_s=_signal(_step_s(self._batch)) if has_seen else None,
             running=_signal(self._batch * count),
+            transfer_wait=_signal(0.0),
             kv_used_mean=_signal(self._batch / BATCH_MAX),
+            kv_used_max=_signal(self._batch / BATCH_MAX),
             token_rate=_signal(_mean(self._token_rates[Role.DECODER])),
-            output_len=_signal(OUTPUT_TOKENS),
+            preempt_rate=_signal(0.0),
+            transfer_failure_rate=_signal(0.0),
+            output_len=_signal(OUTPUT_TOKENS) if has_seen else None,
+            output_len_sq=_signal(OUTPUT_TOKENS**2) if has_seen else None,
         )
 
 
@@ -180,11 +240,15 @@ def _share(role: RoleSignals, node_id: str) -> NodeSignals:
 
     return NodeSignals(
         node_id=node_id,
+        engine=CLASS,
         age_s=0.0,
         is_fresh=True,
         queue=part(role.queue),
+        transfer_wait=part(role.transfer_wait),
         running=part(role.running),
         kv_used=role.kv_used_mean,
+        kv_export_backlog=part(role.kv_export_backlog),
+        token_rate=part(role.token_rate),
     )
 
 

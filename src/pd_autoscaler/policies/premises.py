@@ -1,15 +1,15 @@
 """Premises: what must hold before a policy may conclude anything about a role."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pd_autoscaler.model.decision import Hold, HoldReason
 from pd_autoscaler.model.node import LEAVING, Node, NodeState, Role
 from pd_autoscaler.model.signals import NodeSignals, Signal
 from pd_autoscaler.model.snapshot import Snapshot
 
-FRESH_SHARE_MIN = 0.5
-"""Below this share of fresh nodes a role is not seen well enough to be decided on."""
+DOUBTS_SHOWN = 2
+"""Nodes of which a refusal says why they are not fresh; the others mostly have the same trouble."""
 
 
 def serving_nodes(snapshot: Snapshot, role: Role) -> list[Node]:
@@ -28,21 +28,38 @@ def known(signals: Iterable[Signal | None]) -> tuple[float, ...]:
     return tuple(s.value for s in signals if s is not None and math.isfinite(s.value))
 
 
+def untold(signals: Sequence[Signal | None], role: Role, name: str) -> str:
+    """Say how many fresh nodes do not tell a load, empty if all do.
+
+    A load that is not told is no load of zero: without it nobody knows what fewer nodes must carry.
+    """
+    silent = len(signals) - len(known(signals))
+    return f"{silent} of {_nodes(len(signals), role)} not telling {name}" if silent else ""
+
+
 def blindness(snapshot: Snapshot, role: Role) -> Hold | None:
     """Return the refusal that a role seen too badly calls for, None if it is seen well enough."""
     serving = serving_nodes(snapshot, role)
     if not serving:
         return Hold(HoldReason.NO_METRICS, f"no {role} node serves")
     fresh = len(fresh_signals(snapshot, role))
-    if fresh == 0:
-        signals = (snapshot.node_signals.get(node.id) for node in serving)
-        ages_s = [s.age_s for s in signals if s is not None and s.age_s is not None]
-        if not ages_s:
-            return Hold(HoldReason.NO_METRICS, f"no {role} node ever answered")
-        return Hold(HoldReason.STALE_METRICS, f"newest {role} page is {min(ages_s):.0f} s old")
-    if fresh < FRESH_SHARE_MIN * len(serving):
-        return Hold(HoldReason.PARTIAL_METRICS, f"{fresh} of {len(serving)} {role} nodes are fresh")
-    return None
+    if fresh and fresh >= snapshot.limits.fresh_quorum * len(serving):
+        return None
+    told = f"{fresh} of {_nodes(len(serving), role)} fresh{_doubts(snapshot, serving)}"
+    if fresh:
+        return Hold(HoldReason.PARTIAL_METRICS, told)
+    signals = (snapshot.node_signals.get(node.id) for node in serving)
+    if all(s is None or s.age_s is None for s in signals):
+        return Hold(HoldReason.NO_METRICS, f"no {role} node ever answered")
+    return Hold(HoldReason.STALE_METRICS, told)
+
+
+def _doubts(snapshot: Snapshot, serving: Sequence[Node]) -> str:
+    """Say why the first nodes are not believed: their pages may be new and yet stand still."""
+    signals = (snapshot.node_signals.get(node.id) for node in serving)
+    doubts = [f"{s.node_id}: {s.doubt}" for s in signals if s is not None and s.doubt]
+    more = "; …" if len(doubts) > DOUBTS_SHOWN else ""
+    return f" ({'; '.join(doubts[:DOUBTS_SHOWN])}{more})" if doubts else ""
 
 
 class Settling:

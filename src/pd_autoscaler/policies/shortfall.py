@@ -5,8 +5,13 @@ queues alone remove a node, see the queue grow, add it back, and begin again. To
 node are the same before and after, so the rate at which a role fell short says how few are too few.
 """
 
+import math
+
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.snapshot import Bottleneck, Snapshot
+
+FORGET_S = 120.0
+"""Seconds of one shortfall after which a higher rate is no longer believed: several windows."""
 
 
 class Shortfall:
@@ -15,22 +20,30 @@ class Shortfall:
     def __init__(self, headroom: float) -> None:
         self._headroom = headroom
         self._rates: dict[Role, float] = {}
-        self._is_short: dict[Role, bool] = {}
+        self._seen: dict[Role, tuple[tuple[float, float], ...]] = {}
 
     def saw(self, snapshot: Snapshot, role: Role, *, is_short: bool) -> None:
         """Learn from one cycle; a role held up by the other side or by links teaches nothing."""
+        if not is_short:
+            # Of two shortfalls the later one counts, as the shape of requests changes.
+            self._seen.pop(role, None)
         rate = _token_rate_per_node(snapshot, role)
-        was_short = self._is_short.get(role, False)
-        self._is_short[role] = is_short
         if rate is None or (is_short and _is_held_up(snapshot, role)):
             return
-        known = self._rates.get(role)
         if is_short:
-            # A rate over a window lags behind a step of load: within one shortfall the highest
-            # counts, between two the later one, as the shape of requests changes.
-            self._rates[role] = max(rate, known or 0.0) if was_short else rate
-        elif known is not None:
-            self._rates[role] = max(rate, known)
+            self._rates[role] = self._highest_of_late(role, rate, now_s=snapshot.now_s)
+        elif role in self._rates:
+            self._rates[role] = max(rate, self._rates[role])
+
+    def _highest_of_late(self, role: Role, rate: float, *, now_s: float) -> float:
+        """Return the highest rate of a shortfall: one over a window lags behind a step of load.
+
+        What a role does while it is short is all that it can do. A higher rate is forgotten: an odd
+        page that showed one would keep the role from growing for as long as it is short.
+        """
+        late = [row for row in self._seen.get(role, ()) if now_s - row[0] <= FORGET_S]
+        self._seen[role] = (*late, (now_s, rate))
+        return max(rate for _, rate in self._seen[role])
 
     def obstacle(self, snapshot: Snapshot, role: Role, *, nodes: int) -> str:
         """Say why `nodes` of a role would not carry today's tokens; empty if they may."""
@@ -62,9 +75,11 @@ class Shortfall:
 
 def _token_rate_per_node(snapshot: Snapshot, role: Role) -> float | None:
     signals = snapshot.of(role)
-    if signals.token_rate is None or signals.fresh == 0:
+    rate = signals.token_rate
+    if rate is None or signals.fresh == 0 or not math.isfinite(rate.value):
         return None
-    return signals.token_rate.value / signals.fresh
+    # A sum over some of the nodes, shared by all of them, would be too low for each.
+    return rate.value / (rate.nodes or signals.fresh)
 
 
 def _is_held_up(snapshot: Snapshot, role: Role) -> bool:
