@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry, Gauge
 from pd_autoscaler.admin.app import build_app
 from pd_autoscaler.admin.serve import serve
 from pd_autoscaler.errors import ConfigError
-from pd_autoscaler.model.decision import Hold, HoldReason, Mode, Target
+from pd_autoscaler.model.capacity import Demand, NodeCapacity
+from pd_autoscaler.model.decision import Gate, Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.facts import EngineLoad
 from pd_autoscaler.model.link import Link, LinkState
 from pd_autoscaler.model.node import Endpoint, Node, NodeState, Role
@@ -20,10 +21,11 @@ from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report, Unkn
 from pd_autoscaler.model.signals import NodeSignals, RoleSignals, Signal
 from pd_autoscaler.model.snapshot import Attribution, Bottleneck, LeadTime, Limits, Snapshot
 from pd_autoscaler.ports import Remembered
-from tests.support.reports import START_UNIX_S
+from tests.support.reports import START_UNIX_S, newest_until
 
 NOW_S = 1000.0
 TOKEN = "correct horse"
+COOLING = "the target moved 48 s ago; may shrink in 72 s"
 
 
 class StandInControl:
@@ -70,9 +72,11 @@ class StandInJournal:
         self,
         entries: Sequence[dict[str, object]] = (),
         attempts: Sequence[dict[str, object]] = (),
+        reports: Sequence[Report] = (),
     ) -> None:
         self.entries = list(entries)
         self.attempts = list(attempts)
+        self.reports = list(reports)
         self.failure: Exception | None = None
 
     async def history(self, *, limit: int) -> list[dict[str, object]]:
@@ -80,6 +84,16 @@ class StandInJournal:
         if self.failure is not None:
             raise self.failure
         return self.entries[:limit]
+
+    async def report_at(self, at_unix_s: float | None) -> Report | None:
+        """Return the newest report of then."""
+        if self.failure is not None:
+            raise self.failure
+        return newest_until(self.reports, at_unix_s)
+
+    async def kept_since(self) -> float | None:
+        """Return the wall time of the oldest report."""
+        return min((r.snapshot.now_unix_s for r in self.reports), default=None)
 
     async def link_events(
         self, decoder: str, prompt: str, *, limit: int
@@ -188,8 +202,11 @@ def a_rich_report(*, mode: Mode = Mode.PAUSED, cycle: int = 1234, now_s: float =
         cycle=cycle,
         snapshot=_snapshot(nodes, at_s),
         decision=Target(4, 3, "prompt queue 6.2 per node is above 4; 3 decoders can carry it"),
-        guarded=Hold(HoldReason.COOLDOWN, "the last removal was 48 s ago, 120 s are needed"),
-        gates=("step", "cooldown"),
+        guarded=Hold(HoldReason.COOLDOWN, f"{COOLING}; the policy wants 4P:3D"),
+        gates=(
+            Gate(HoldReason.STEP, Role.PROMPT, "6 asked for, at most 4 at once"),
+            Gate(HoldReason.COOLDOWN, Role.DECODER, COOLING),
+        ),
         target=Target(4, 4, "an operator asked for it"),
         mode=mode,
         plan=in_waves([link], ("decoder-3 waits: prompt-3 does not serve yet",)),
@@ -306,7 +323,9 @@ def _snapshot(nodes: tuple[Node, ...], at_s: float) -> Snapshot:
             node.id: NodeSignals(
                 node_id=node.id,
                 age_s=0.4,
+                engine="vllm",
                 is_fresh=node.id != "decoder-1",
+                doubt="frozen: no number moved for 41 s" if node.id == "decoder-1" else "",
                 queue=Signal(6.2, 0.4) if node.role is Role.PROMPT else None,
                 running=Signal(32.0, 0.4),
                 kv_used=Signal(0.62, 0.4),
@@ -317,6 +336,22 @@ def _snapshot(nodes: tuple[Node, ...], at_s: float) -> Snapshot:
             Bottleneck.PROMPT, "queue 6.2 per prompt node, decoders at 62% of their KV cache"
         ),
         limits=Limits(prompt_max=4, decoder_max=6, nodes_max=9),
+        demand=Demand(requests_per_s=Signal(12.4, 0.4), input_len=Signal(2048.0, 0.4)),
+        capacity=(
+            NodeCapacity(
+                role=Role.PROMPT, node_class="vllm", prefill_tokens_per_s=11800.0, samples=50
+            ),
+            NodeCapacity(
+                role=Role.DECODER,
+                node_class="vllm",
+                step_base_s=0.0082,
+                step_per_request_s=0.00011,
+                step_per_token_s=2.1e-8,
+                samples=240,
+                rejected=3,
+                error=0.04,
+            ),
+        ),
         lead_times={"start": LeadTime(31.0, 58.0, 12), "link": LeadTime(0.4, 1.1, 40)},
         published=frozenset(node.id for node in serving),
     )

@@ -1,5 +1,6 @@
 """Reports to test with: one written out by hand, and any that the model allows (hypothesis)."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +108,12 @@ def a_busy_report() -> Report:
         alarms=("link d1-p2 failed 5 times",),
         hung_calls={"d1": 1},
     )
+
+
+def newest_until(kept: Iterable[Report], at_unix_s: float | None) -> Report | None:
+    """Return the newest of these reports that is not later than a moment; None is the newest."""
+    fit = [r for r in kept if at_unix_s is None or r.snapshot.now_unix_s <= at_unix_s]
+    return max(fit, key=lambda r: (r.snapshot.now_unix_s, r.cycle), default=None)
 
 
 def holding(reason: HoldReason, *, cycle: int, detail: str = "") -> Report:

@@ -7,13 +7,15 @@ import aiohttp
 import pytest
 
 from pd_autoscaler.core.explanation import SUSPICION
-from pd_autoscaler.errors import TransientError
+from pd_autoscaler.errors import PermanentError, TransientError
+from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.link import Wait
 from tests.support.admin import (
     NOW_S,
     AdminParts,
     StandInControl,
     StandInJournal,
+    a_rich_history,
     a_rich_past,
     a_rich_report,
     served,
@@ -25,7 +27,7 @@ PAIR = "decoder=decoder-2&prompt=prompt-3"
 
 def rich_parts(**limits: Any) -> AdminParts:
     report = a_rich_report()
-    journal = StandInJournal(attempts=a_rich_past())
+    journal = StandInJournal(a_rich_history(), a_rich_past())
     return AdminParts(control=StandInControl(report), journal=journal, limits=limits)
 
 
@@ -58,7 +60,9 @@ async def test_one_pair_is_explained_whole() -> None:
         200,
         {
             "cycle": 1234,
+            "at_unix_s": START_UNIX_S,
             "age_s": 3.0,
+            "scaling": None,
             "is_meshed": True,
             "node": None,
             "pairs": [pair],
@@ -151,6 +155,7 @@ async def test_a_journal_that_does_not_answer_leaves_the_rest_to_be_told(query: 
     assert "tried: the journal does not answer, so it is not known" in said["pairs"][0]["lines"]
 
 
+TAKES = "it takes decoder and prompt, or node, or nothing, and at_unix_s with each"
 NAMES = ", ".join(f"{role}-{n}" for role in ("decoder", "prompt") for n in range(4))
 
 
@@ -167,15 +172,12 @@ NAMES = ", ".join(f"{role}-{n}" for role in ("decoder", "prompt") for n in range
         (
             "decoder=decoder-1",
             400,
-            "/v1/explain was asked with decoder; it takes decoder and prompt, or node, or nothing",
+            f"/v1/explain was asked with decoder; {TAKES}",
         ),
         (
             "node=decoder-1&prompt=prompt-1",
             400,
-            (
-                "/v1/explain was asked with node, prompt; "
-                "it takes decoder and prompt, or node, or nothing"
-            ),
+            f"/v1/explain was asked with node, prompt; {TAKES}",
         ),
     ],
 )
@@ -192,3 +194,143 @@ async def test_a_refusal_in_a_large_cluster_names_some_nodes_and_counts_the_rest
     _, said = await asked(parts, "node=x")
 
     assert said["error"].endswith("n48, n49 and 10 more")
+
+
+async def test_scaling_is_told_in_sentences_and_as_data() -> None:
+    _, said = await asked(rich_parts())
+
+    scaling = said["scaling"]
+    assert scaling["lines"][:2] == [
+        "target: 4P:4D, set 20 s ago: an operator asked for it",
+        "target: 3 of 4 prompt nodes serve, 1 on the way; 3 of 4 decoder nodes serve",
+    ]
+    told = [f"{part['about']}: {line}" for part in scaling["parts"] for line in part["lines"]]
+    assert told == scaling["lines"]
+    assert (scaling["mode"], scaling["set_unix_s"]) == ("paused", START_UNIX_S - 17.0)
+    assert scaling["target"] == scaling["before"]
+    assert scaling["decision"]["kind"] == "target"
+    assert scaling["guarded"]["reason"] == "cooldown"
+    assert [gate["role"] for gate in scaling["gates"]] == ["prompt", "decoder"]
+    assert scaling["attribution"]["bottleneck"] == "prompt"
+    ttft = {"value": 10.0, "age_s": 3.4, "is_lower_bound": True}
+    assert scaling["signals"]["prompt"]["ttft_p95_s"] == ttft
+    assert scaling["demand"]["requests_per_s"]["value"] == 12.4
+    assert [one["samples"] for one in scaling["capacity"]] == [50, 240]
+
+
+@pytest.mark.parametrize("entry", [1, 3])
+async def test_only_the_last_change_says_since_when_the_target_stands(entry: int) -> None:
+    parts = rich_parts()
+    # One that is no change of the target, and one of another target than the one that stands.
+    parts.journal.entries = [a_rich_history()[0], *a_rich_history()[3:]][entry - 1 :]
+
+    _, said = await asked(parts)
+
+    assert said["scaling"]["set_unix_s"] is None
+    assert said["scaling"]["lines"][0] == (
+        "target: 4P:4D, as before this cycle: an operator asked for it"
+    )
+
+
+async def test_without_the_journal_scaling_is_told_but_since_when() -> None:
+    parts = rich_parts()
+    parts.journal.failure = TransientError("the journal is locked")
+
+    status, said = await asked(parts)
+
+    assert (status, said["scaling"]["set_unix_s"]) == (200, None)
+    assert said["scaling"]["lines"][0].startswith("target: 4P:4D, as before this cycle")
+
+
+def past_parts() -> AdminParts:
+    """Return an API that keeps two cycles of the past, the later with a pair that is down."""
+    parts = rich_parts()
+    busy = a_rich_report(cycle=900)
+    at_s, at_unix_s = -50.0, START_UNIX_S - 30.0
+    then = replace(busy.snapshot, now_s=at_s, now_unix_s=at_unix_s)
+    calm = a_report(cycle=800, snapshot=replace(a_snapshot(), now_unix_s=START_UNIX_S - 1000.0))
+    parts.journal.reports = [
+        replace(calm, target=Target(9, 9, "long ago")),
+        replace(busy, snapshot=then, target=Target(3, 3)),
+    ]
+    return parts
+
+
+async def test_a_past_cycle_is_told_as_it_was_then() -> None:
+    parts = past_parts()
+
+    _, late = await asked(parts, f"at_unix_s={START_UNIX_S - 20.5}")
+    _, early = await asked(parts, f"at_unix_s={START_UNIX_S - 31}")
+
+    assert (late["cycle"], late["at_unix_s"], late["age_s"]) == (900, START_UNIX_S - 30.0, 0.0)
+    # The entries of the history that are younger than the cycle do not count.
+    assert late["scaling"]["lines"][0].startswith("target: 3P:3D, changed in this cycle from 4P:4D")
+    assert late["scaling"]["set_unix_s"] == START_UNIX_S - 49.0
+    assert "prompt: queue 18.6 requests (0.4 s old)" in late["scaling"]["lines"]
+    assert early["cycle"] == 800
+    assert early["scaling"]["target"] == {"prompt": 9, "decoder": 9, "why": "long ago"}
+
+
+async def test_pairs_and_nodes_of_a_past_cycle_are_told_without_what_came_later() -> None:
+    parts, at = past_parts(), f"at_unix_s={START_UNIX_S - 20}"
+
+    _, pair = await asked(parts, f"{PAIR}&{at}")
+    _, node = await asked(parts, f"node=prompt-3&{at}")
+
+    # Of its two tries, 37 s and 12 s ago, only the first had ended.
+    assert [attempt["outcome"] for attempt in pair["pairs"][0]["attempts"]] == ["unknown"]
+    assert (node["node"]["id"], node["scaling"], node["cycle"]) == ("prompt-3", None, 900)
+
+
+async def test_a_past_cycle_is_told_before_the_first_cycle_of_a_restarted_daemon() -> None:
+    parts = past_parts()
+    parts.control.latest = None
+
+    status, said = await asked(parts, f"at_unix_s={START_UNIX_S}")
+
+    assert (status, said["cycle"]) == (200, 900)
+
+
+async def test_a_time_that_nothing_is_kept_from_is_refused_with_since_when_there_is() -> None:
+    parts = past_parts()
+    before = await asked(parts, f"at_unix_s={START_UNIX_S - 1001}")
+    endless = await asked(parts, "at_unix_s=-1e300")
+    parts.journal.reports = []
+    empty = await asked(parts, f"at_unix_s={START_UNIX_S}")
+
+    there_is = "there is something from 2023-11-14 21:56:40 UTC on"
+    assert before == (
+        404,
+        {"error": f"no cycle is kept from 2023-11-14 21:56:39 UTC or before; {there_is}"},
+    )
+    assert endless == (
+        404,
+        {"error": f"no cycle is kept from -1e+300 s since 1970 or before; {there_is}"},
+    )
+    assert empty == (
+        404,
+        {
+            "error": (
+                "no cycle is kept from 2023-11-14 22:13:20 UTC or before; there is nothing at all"
+            )
+        },
+    )
+
+
+@pytest.mark.parametrize("given", ["yesterday", "", "nan", "inf"])
+async def test_what_is_no_time_is_refused(given: str) -> None:
+    error = f"at_unix_s={given!r} is not a time; give seconds since 1970"
+
+    assert await asked(past_parts(), f"at_unix_s={given}") == (400, {"error": error})
+
+
+async def test_a_past_report_that_cannot_be_read_is_no_fault_of_now() -> None:
+    parts = past_parts()
+    parts.journal.failure = PermanentError("not a stored Report: no field")
+
+    status, said = await asked(parts, f"at_unix_s={START_UNIX_S}")
+
+    assert status == 409
+    assert said["error"] == (
+        "the report of then cannot be read by this version: not a stored Report: no field"
+    )

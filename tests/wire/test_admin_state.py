@@ -7,7 +7,7 @@ import pytest
 
 from pd_autoscaler.admin.links_view import links_view
 from pd_autoscaler.admin.state_view import state_view
-from pd_autoscaler.model.decision import Hold, HoldReason, Target
+from pd_autoscaler.model.decision import Gate, Hold, HoldReason, Target
 from pd_autoscaler.model.facts import EngineLoad
 from pd_autoscaler.model.link import LinkState, Wait
 from pd_autoscaler.model.node import NodeState, Role
@@ -21,9 +21,10 @@ NONE: dict[str, Any] = dict.fromkeys(
     (
         *("queue_time_p95_s", "ttft_p95_s", "tpot_p95_s", "running", "transfer_wait"),
         *("kv_used_max", "token_rate", "arrival_rate", "preempt_rate", "transfer_failure_rate"),
-        *("input_len", "output_len"),
+        *("input_len", "input_len_sq", "output_len", "output_len_sq"),
+        *("kv_export_backlog", "kv_expired_rate", "uncached_share"),
     )
-)
+) | {"untold": []}
 
 
 def signal(value: float, age_s: float) -> dict[str, Any]:
@@ -52,7 +53,10 @@ def node(name: str, role: str, cluster_id: str) -> dict[str, Any]:
 
 
 def test_the_state_says_everything_of_a_busy_cycle() -> None:
-    nothing = {"transfer_wait": None, "running": None, "kv_used": None}
+    unknown = ("transfer_wait", "running", "kv_used", "kv_export_backlog", "token_rate")
+    nothing = dict.fromkeys(unknown) | {"engine": "", "doubt": ""}
+    demand = ("requests_per_s", "uncached_share", "decode_running", "decode_tokens")
+    lengths = ("input_len", "input_len_sq", "output_len", "output_len_sq")
     big = str(2**63 + 2)
     counts = {"serving": 1, "coming": 0, "leaving": 0, "standby": 0, "failed": 0}
     one = counts | {"published": 1}
@@ -83,6 +87,8 @@ def test_the_state_says_everything_of_a_busy_cycle() -> None:
             "decoder": NONE
             | {"serving": 1, "fresh": 1, "queue": None, "kv_used_mean": signal(0.25, 3.0)},
         },
+        "demand": dict.fromkeys((*demand, *lengths)),
+        "capacity": [],
         "nodes": [
             node("p1", "prompt", big)
             | {
@@ -140,6 +146,7 @@ def test_the_state_says_everything_of_a_busy_cycle() -> None:
             "nodes_max": 8,
             "ratio_min": None,
             "ratio_max": None,
+            "fresh_quorum": 0.5,
         },
         "lead_times": {"start": {"p50_s": 30.0, "p95_s": 60.0, "count": 5}},
         "phase_s": {"observe": 0.5, "decide": 0.001},
@@ -148,14 +155,50 @@ def test_the_state_says_everything_of_a_busy_cycle() -> None:
 
 def test_a_hold_names_its_reason_beside_what_the_policy_asked() -> None:
     hold = Hold(HoldReason.COOLDOWN, "48 s of 120 s")
-    report = replace(a_report(decision=Target(2, 1, "queue")), guarded=hold, gates=("cooldown",))
+    gates = (Gate(HoldReason.COOLDOWN, Role.DECODER, "48 s of 120 s"), Gate(HoldReason.BUDGET))
+    report = replace(a_report(decision=Target(2, 1, "queue")), guarded=hold, gates=gates)
 
     said = state_view(report, now_s=10.0, version="1")
 
     assert said["decision"] == {"kind": "target", "prompt": 2, "decoder": 1, "why": "queue"}
     assert said["guarded"] == {"kind": "hold", "reason": "cooldown", "detail": "48 s of 120 s"}
     assert said["hold"] == {"reason": "cooldown", "detail": "48 s of 120 s"}
-    assert said["gates"] == ["cooldown"]
+    assert said["gates"] == [
+        {"reason": "cooldown", "role": "decoder", "detail": "48 s of 120 s"},
+        {"reason": "budget", "role": None, "detail": ""},
+    ]
+
+
+def test_signals_of_nodes_demand_and_capacity_are_shown_as_far_as_they_are_known() -> None:
+    snapshot = a_rich_report().snapshot
+    p1 = replace(
+        snapshot.node_signals["prompt-0"],
+        kv_export_backlog=Signal(4.0, 0.4),
+        token_rate=Signal(900.0, 0.4),
+    )
+    shown = replace(snapshot, node_signals={**snapshot.node_signals, "prompt-0": p1})
+    said = state_view(replace(a_rich_report(), snapshot=shown), now_s=NOW_S, version="1")
+
+    nodes = {node["id"]: node["signals"] for node in said["nodes"]}
+    assert (nodes["prompt-0"]["engine"], nodes["prompt-0"]["doubt"]) == ("vllm", "")
+    assert nodes["prompt-0"]["kv_export_backlog"] == signal(4.0, 3.4)
+    assert nodes["prompt-0"]["token_rate"] == signal(900.0, 3.4)
+    assert nodes["decoder-1"]["doubt"] == "frozen: no number moved for 41 s"
+    assert said["demand"]["requests_per_s"] == signal(12.4, 3.4)
+    assert said["demand"]["output_len"] is None
+    assert said["capacity"][1] == {
+        "role": "decoder",
+        "node_class": "vllm",
+        "prefill_tokens_per_s": None,
+        "step_base_s": 0.0082,
+        "step_per_request_s": 0.00011,
+        "step_per_token_s": 2.1e-8,
+        "samples": 240,
+        "rejected": 3,
+        "error": 0.04,
+        "batch_max": None,
+        "tokens_max": None,
+    }
 
 
 def test_ages_are_counted_up_to_the_moment_of_the_question() -> None:
@@ -178,6 +221,15 @@ def test_a_coming_node_says_when_it_is_expected_and_a_serving_one_does_not() -> 
     said = [state_view(report, now_s=now_s, version="1")["nodes"] for now_s in (15.0, 50.0)]
 
     assert [[n["ready_in_s"] for n in nodes] for nodes in said] == [[25.0, None], [0.0, None]]
+
+
+def test_what_no_page_of_a_role_has_is_named_in_order() -> None:
+    silent = RoleSignals(serving=1, fresh=1, untold=frozenset({"ttft_s", "tpot_s"}))
+    snapshot = replace(a_snapshot(), prompt=silent)
+
+    said = state_view(a_report(snapshot=snapshot), now_s=10.0, version="1")
+
+    assert said["signals"]["prompt"]["untold"] == ["tpot_s", "ttft_s"]
 
 
 def test_what_is_unknown_is_null_and_never_zero() -> None:
@@ -204,7 +256,7 @@ def test_what_an_engine_holds_is_shown_where_its_agent_said_it() -> None:
 
     assert [n["engine"] for n in said["nodes"]] == [
         None,
-        {"waiting": 0, "running": 3, "kv_unpulled": None},
+        {"waiting": 0, "running": 3, "kv_unpulled": None, "kv_used": None},
     ]
 
 

@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import anyio
 import pytest
+import typer
 
 from pd_autoscaler import __version__
 from pd_autoscaler.admin.links_view import links_view
 from pd_autoscaler.admin.state_view import state_view
-from pd_autoscaler.cli import invoke
+from pd_autoscaler.cli import inspect, invoke
 from pd_autoscaler.cli.console import DEFAULT_URL, duration, plain
+from pd_autoscaler.cli.moments import moment_of
 from pd_autoscaler.cli.tables import remarks, troubled
 from pd_autoscaler.model.link import LinkState, Wait
 from tests.support.admin import (
@@ -29,7 +33,7 @@ from tests.support.admin import (
     a_rich_report,
     served,
 )
-from tests.support.reports import a_report
+from tests.support.reports import START_UNIX_S, a_report
 
 HERE = Path(__file__).parent
 NOBODY = "http://127.0.0.1:1"
@@ -88,6 +92,7 @@ def rich_parts() -> AdminParts:
         ("status", ("status", "--links")),
         ("history", ("history",)),
         ("explain", ("explain", "prompt-3")),
+        ("explain_scaling", ("explain",)),
     ],
 )
 async def test_answers_are_tables_for_people(name: str, arguments: tuple[str, ...]) -> None:
@@ -249,7 +254,8 @@ async def test_explain_counts_what_it_leaves_out_and_says_when_all_is_up(here: H
         none = await beside(here, "explain", PD_AUTOSCALER_URL=url)
 
     assert some.out.splitlines()[-1] == "1 more pairs are wanted and not up"
-    assert none == Ran(0, "every pair that is wanted is up\n", "")
+    assert (none.code, none.error) == (0, "")
+    assert none.out.splitlines()[-1] == "every pair that is wanted is up"
 
 
 async def test_where_engines_connect_by_themselves_the_links_are_said_to_be_off(here: Here) -> None:
@@ -264,8 +270,107 @@ async def test_where_engines_connect_by_themselves_the_links_are_said_to_be_off(
     said = " ".join(status.out.split())
     assert f"links {off}; hung calls: decoder-1 1" in said
     assert "decoder \\ prompt" not in status.out
-    assert everything == Ran(0, f"{off}\n", "")
+    assert (everything.code, everything.out.splitlines()[-1]) == (0, off)
     assert f"  not wanted: {off}" in pair.out.splitlines()
+
+
+async def test_explain_at_a_past_time_says_how_far_the_cycle_is_from_it(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "_now_unix_s", lambda: START_UNIX_S + 600.0)
+    parts = rich_parts()
+    parts.journal.reports = [a_rich_report(cycle=900)]
+    async with served(parts) as url:
+        past = await beside(here, "explain", "--at", "9m58s", PD_AUTOSCALER_URL=url)
+        as_json = await beside(here, "explain", "--at", "2m", "--json", PD_AUTOSCALER_URL=url)
+        node = await beside(here, "explain", "prompt-3", "--at", "1m", PD_AUTOSCALER_URL=url)
+        before = await beside(here, "explain", "--at", "1h", PD_AUTOSCALER_URL=url)
+
+    then = datetime.fromtimestamp(START_UNIX_S).astimezone()
+    assert past.out.splitlines()[:2] == [
+        (
+            f"as it was at {then:%Y-%m-%d %H:%M:%S}, 2.0s before the time asked for; "
+            "ages and waits are of then"
+        ),
+        "scaling in cycle 900",
+    ]
+    assert json.loads(as_json.out)["cycle"] == 900
+    assert "scaling" not in node.out
+    assert node.out.splitlines()[1] == "prompt-3"
+    assert (before.code, before.out) == (2, "")
+    assert before.error.startswith("error: no cycle is kept from 2023-11-14 21:23:20 UTC or before")
+
+
+async def test_a_time_that_is_none_is_refused_before_anybody_is_asked(here: Here) -> None:
+    assert here("explain", "--at", "noon").error == (
+        "error: Invalid value: --at 'noon' is not a time; give seconds since 1970, ISO 8601 "
+        f"(2026-08-02T10:20), HH:MM[:SS] of today, or 10m, 2h, 1d12h ago {HELP}\n"
+    )
+
+
+def test_the_guard_tells_what_its_gates_say_once() -> None:
+    gate = {"reason": "cooldown", "role": None, "detail": "43 s left"}
+    target = {"kind": "target", "prompt": 1, "decoder": 2, "why": ""}
+    hold = {"kind": "hold", "reason": "cooldown", "detail": "43 s left; 1P:2D wanted"}
+
+    def told(**state: object) -> list[str]:
+        return inspect._guard_lines({"decision": target, "guarded": hold, "gates": [gate]} | state)
+
+    assert told() == ["guard      hold (cooldown)", "gate       cooldown: 43 s left"]
+    bare = {**gate, "role": "prompt", "detail": ""}
+    assert told(gates=[bare]) == [
+        "guard      hold (cooldown): 43 s left; 1P:2D wanted",
+        "gate       cooldown (prompt)",
+    ]
+    assert told(guarded=target, gates=[]) == ["guard      as the policy"]
+    assert told(decision=hold) == ["guard      as the policy"]
+
+
+NOON = datetime(2026, 8, 2, 12, 0, 0).astimezone().timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "ago_s"),
+    [
+        (str(NOON - 90.5), 90.5),
+        ("2026-08-02T11:59", 60.0),
+        ("2026-08-02 11:59:30", 30.0),
+        (datetime.fromtimestamp(NOON - 5, UTC).isoformat(), 5.0),
+        ("2026-08-02", 43_200.0),
+        ("11:58", 120.0),
+        ("9:00", 10_800.0),
+        (" 11:58:30 ", 90.0),
+        ("12:00", 0.0),
+        ("10m", 600.0),
+        ("2h", 7200.0),
+        ("2h05m", 7500.0),
+        ("1d12h ago", 129_600.0),
+        ("90s", 90.0),
+        ("5min ago", 300.0),
+    ],
+)
+def test_a_past_time_may_be_typed_in_any_of_these_forms(text: str, ago_s: float) -> None:
+    assert NOON - moment_of(text, now_unix_s=NOON) == pytest.approx(ago_s)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "is not a time"),
+        ("ago", "is not a time"),
+        ("nan", "is not a time"),
+        ("25:00", "is not a time"),
+        ("2026-02-30", "is not a time"),
+        ("0001-01-01T00:00+14:00", "is not a time"),
+        ("-5m", "is not a time"),
+        ("12:01", "is still to come"),
+        ("2026-08-03", "is still to come"),
+        (str(NOON + 1), "is still to come"),
+    ],
+)
+def test_what_names_no_past_time_is_refused(text: str, fault: str) -> None:
+    with pytest.raises(typer.BadParameter, match=fault):
+        moment_of(text, now_unix_s=NOON)
 
 
 def test_a_node_that_takes_longer_than_the_median_is_late_and_not_overdue() -> None:
@@ -393,9 +498,152 @@ def test_the_installed_policies_are_listed(here: Here) -> None:
     assert all(policy["name"] in shown.out for policy in listed)
 
 
+PLUGIN = """
+import random
+import time
+
+from pd_autoscaler.model.decision import Decision, Target
+from pd_autoscaler.model.snapshot import Snapshot
+from pd_autoscaler.policies.contract import Params, PolicySpec
+
+
+class StandingParams(Params):
+    prompt: int = 0
+    looks_at_clock: bool = False
+    is_ordered: bool = True
+
+
+class Standing:
+    def __init__(self, params: StandingParams) -> None:
+        self._params = params
+
+    def decide(self, snapshot: Snapshot) -> Decision:
+        if self._params.looks_at_clock:
+            time.monotonic()
+            random.randint(1, 6)
+            open(__file__).close()
+        print("deciding")
+        names = sorted if self._params.is_ordered else list
+        first = names({"a", "b", "c", "d", "e", "f", "g", "h"})[0]
+        prompt = self._params.prompt or snapshot.target.prompt
+        return Target(prompt + ord(first) - ord("a"), snapshot.target.decoder)
+
+
+SPEC = PolicySpec(params=StandingParams, build=Standing)
+"""
+
+
+@pytest.fixture(name="plugin")
+def _plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Put a policy's module into the current directory and return its name."""
+    (tmp_path / "my_policies.py").write_text(PLUGIN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_policies", raising=False)
+    return "my_policies:SPEC"
+
+
+def test_a_shipped_policy_is_checked_promise_by_promise(here: Here) -> None:
+    shown = here("policies", "check", "queue-pressure", "--param", "settle_s=20")
+
+    *promises, last = shown.out.splitlines()
+    assert (shown.code, shown.error) == (0, "")
+    assert len(promises) == 8
+    assert all(promise.startswith("\N{CHECK MARK} ") for promise in promises)
+    assert re.fullmatch(
+        r"queue-pressure keeps the contract; the slowest of \d+ calls took \d+\.\d ms", last
+    )
+
+
+def test_a_policy_in_the_current_directory_is_checked(here: Here, plugin: str) -> None:
+    ran = here("policies", "check", plugin, "--json")
+
+    said = json.loads(ran.out)
+    assert ran.code == 1
+    assert {c["check"]: c["violations"] for c in said["checks"] if c["violations"]} == {
+        "snapshots only": [
+            "called print while it decided; what it needs must come with the snapshot"
+        ]
+    }
+    assert (said["policy"], said["params"], said["is_kept"]) == (plugin, {}, False)
+    assert said["calls"] > 1000
+    assert said["slowest_call_s"] > 0
+
+
+def test_a_clock_a_draw_and_a_file_are_seen_whatever_they_were_imported_as(
+    here: Here, plugin: str
+) -> None:
+    ran = here("policies", "check", plugin, "--param", "looks_at_clock=true")
+
+    assert ran.code == 1
+    for reached in ("time.monotonic", "random.getrandbits", "open (I/O)", "print"):
+        assert f"    called {reached} while it decided; " in ran.out
+    assert ran.out.splitlines()[-1].startswith("my_policies:SPEC breaks the contract; ")
+
+
+def test_an_answer_that_hangs_on_the_order_of_a_set_is_seen_between_processes(
+    here: Here, plugin: str
+) -> None:
+    ran = here("policies", "check", plugin, "--json", "--param", "is_ordered=false")
+
+    found = {c["check"]: c["violations"] for c in json.loads(ran.out)["checks"]}
+    [difference] = found["same anywhere"]
+    assert difference.startswith("empty: ")
+    assert difference.endswith(" with PYTHONHASHSEED=2")
+    assert found["repeats itself"] == []
+
+
+def test_parameters_come_from_a_file_and_one_by_one_over_it(
+    here: Here, plugin: str, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text("prompt: 3\nis_ordered: yes\n")
+    ran = here(
+        "policies", "check", plugin, "--params", "params.yaml", "--param", "prompt=4", "--json"
+    )
+
+    assert json.loads(ran.out)["params"] == {"prompt": 4, "is_ordered": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (
+            ("quee-pressure",),
+            "no policy 'quee-pressure', did you mean 'queue-pressure'?; installed",
+        ),
+        (("no_such:SPEC",), "policy 'no_such:SPEC' cannot be loaded: ModuleNotFoundError"),
+        (("fixed-ratio", "--param", "rato=1"), "policy 'fixed-ratio': no parameter 'rato'"),
+        (("fixed-ratio", "--param", "ratio=-1"), "policy 'fixed-ratio': ratio = -1: "),
+        (("fixed-ratio", "--param", "ratio"), "--param 'ratio' is no key=value, such as ratio=0.5"),
+        (("fixed-ratio", "--param", "ratio=["), "--param 'ratio=[': '[' is no YAML value"),
+        (("fixed-ratio", "--params", "/no/such"), "/no/such cannot be read: No such file"),
+    ],
+)
+def test_a_policy_that_cannot_be_checked_is_one_sentence_and_code_2(
+    here: Here, arguments: tuple[str, ...], error: str
+) -> None:
+    ran = here("policies", "check", *arguments)
+
+    assert (ran.code, ran.out, len(ran.error.splitlines())) == (2, "", 1)
+    assert ran.error.startswith(f"error: {error}")
+
+
+@pytest.mark.parametrize("content", ["- 1\n", "a: [\n"])
+def test_a_file_that_holds_no_parameters_is_refused(
+    here: Here, tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(content)
+
+    ran = here("policies", "check", "fixed-ratio", "--params", str(file))
+
+    assert (ran.code, ran.out, len(ran.error.splitlines())) == (2, "", 1)
+    assert ran.error.startswith(f"error: {file} ")
+
+
 def test_the_help_is_as_it_was_last_agreed(here: Here) -> None:
     mine = "status explain history pause resume scale drain check-config policies"
-    commands = mine.split(" ")
+    commands = [*mine.split(" "), "policies check"]
     said = []
     for command in commands:
         ran = here(*command.split(), "--help")

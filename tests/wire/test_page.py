@@ -16,6 +16,7 @@ from pd_autoscaler.model.decision import Mode
 from pd_autoscaler.model.link import LinkState, Wait
 from pd_autoscaler.model.report import Report
 from tests.support.admin import (
+    COOLING,
     AdminParts,
     StandInControl,
     StandInJournal,
@@ -40,7 +41,6 @@ PAUSED = (
     "Paused: the policy does not move the target; links are repaired and lost nodes replaced. "
     "\u2018pd-autoscaler resume\u2019 ends it."
 )
-HELD = "the last removal was 48 s ago, 120 s are needed (gates: step, cooldown)"
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
@@ -117,7 +117,9 @@ async def test_it_shows_targets_reasons_nodes_links_and_what_changed(browser: Br
         assert await lines_of(page, "#why dd") == [
             "4P:4D \u2014 an operator asked for it",
             "4P:3D \u2014 prompt queue 6.2 per node is above 4; 3 decoders can carry it",
-            f"hold, cooldown \u2014 {HELD}",
+            "hold, cooldown",
+            "step (prompt) \u2014 6 asked for, at most 4 at once",
+            f"cooldown (decoder) \u2014 {COOLING}",
             "prompt \u2014 queue 6.2 per prompt node, decoders at 62% of their KV cache",
             "link decoder-2 to prompt-3",
             "decoder-3 waits: prompt-3 does not serve yet",
@@ -200,6 +202,44 @@ async def test_a_story_goes_on_as_the_pair_does_and_ends_with_its_node(browser: 
         await expect(seen.page.locator("#unreachable")).to_be_hidden()
         # The browser itself notes each 404.
         assert all("404" in complaint for complaint in seen.complaints)
+        seen.complaints.clear()
+
+
+async def test_the_whole_explanation_of_scaling_opens_and_follows_the_cycles(
+    browser: Browser,
+) -> None:
+    parts = rich_parts()
+    async with served(parts) as url, opened(browser, url) as seen:
+        page, told = seen.page, seen.page.locator("#scaling-parts")
+        await expect(page.locator("#cycle")).to_contain_text("cycle 1234")
+        await expect(told).to_be_hidden()
+        await page.locator("#scaling summary").click()
+
+        await expect(told.locator("dt").first).to_have_text("target")
+        about = await lines_of(page, "#scaling-parts dt")
+        assert about[:6] == ["target", "policy", "guard", "bottleneck", "prompt", "decoder"]
+        assert "TTFT p95 at least 10 s (3.4 s old)" in await lines_of(page, "#scaling-parts dd div")
+        await expect(told.locator("p")).to_contain_text("Cycle 1234, at 22:13:20")
+        parts.control.latest = a_rich_report(mode=Mode.ACTIVE, cycle=1235)
+        await expect(told.locator("p")).to_contain_text("Cycle 1235")
+        await expect(told.locator("dt").last).to_have_text("alarm")
+        await page.locator("#scaling summary").click()
+        await expect(told).to_be_hidden()
+
+
+async def test_an_explanation_of_scaling_that_cannot_be_had_says_so(browser: Browser) -> None:
+    parts = rich_parts()
+    async with served(parts) as url, opened(browser, url) as seen:
+        await expect(seen.page.locator("#cycle")).to_contain_text("cycle 1234")
+        await seen.page.route("**/v1/explain", lambda route: route.abort())
+        await seen.page.locator("#scaling summary").click()
+
+        told = seen.page.locator("#scaling-parts")
+        await expect(told).to_contain_text("The daemon does not answer")
+        await seen.page.unroute("**/v1/explain")
+        await expect(told.locator("dt").first).to_have_text("target")
+        # The browser itself notes each call that failed.
+        assert all("ERR_FAILED" in complaint for complaint in seen.complaints)
         seen.complaints.clear()
 
 

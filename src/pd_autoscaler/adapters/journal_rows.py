@@ -208,6 +208,12 @@ def bodies(
     return [body for (body,) in rows][::-1]
 
 
+def kept_since(connection: sqlite3.Connection) -> float | None:
+    """Return the wall time of the oldest kept report, None where there is none."""
+    (oldest,) = connection.execute("SELECT min(at_unix_s) FROM reports").fetchone()
+    return None if oldest is None else float(oldest)
+
+
 def tell(
     connection: sqlite3.Connection,
     events: Iterable[Event],

@@ -1,5 +1,6 @@
 """The admin API: reads are a view of the newest report, writes go to the loop's Control."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from pd_autoscaler.admin import access, pages
 from pd_autoscaler.admin.access import RefusedError, as_json
 from pd_autoscaler.admin.bodies import body_of
-from pd_autoscaler.admin.explain_view import asked_of, explain_view
+from pd_autoscaler.admin.explain_view import asked_of, explain_view, past_report
 from pd_autoscaler.admin.links_view import links_view
 from pd_autoscaler.admin.state_view import state_view
 from pd_autoscaler.model.report import Report
@@ -120,13 +121,16 @@ class _Admin:
         return as_json({"entries": await self.journal.history(limit=limit)})
 
     async def get_explain(self, request: web.Request) -> web.Response:
-        report = self._latest()
+        past = await past_report(request.query, self.journal)
+        report = past or self._latest()
         said = await explain_view(
             asked_of(request.query, report),
             report,
             self.journal,
-            now_s=self.clock(),
+            # A past cycle is told as it was then: its monotonic clock may be another's.
+            now_s=past.snapshot.now_s if past else self.clock(),
             pairs_max=self.explained_max,
+            until_unix_s=past.snapshot.now_unix_s if past else math.inf,
         )
         return as_json(said)
 

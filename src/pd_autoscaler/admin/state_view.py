@@ -1,16 +1,20 @@
 """The newest report as the JSON of GET /v1/state; ages are counted up to the moment of asking."""
 
-from dataclasses import fields
 from typing import Any
 
 from pd_autoscaler.admin.actions import action_view, outcome_view
+from pd_autoscaler.admin.decision_view import decision_view, gate_view, hold_view, target_view
 from pd_autoscaler.admin.links_view import link_counts
 from pd_autoscaler.admin.numbers import number, seconds
+from pd_autoscaler.admin.signals_view import (
+    capacity_view,
+    demand_view,
+    node_signals_view,
+    role_signals_view,
+)
 from pd_autoscaler.model.codec import to_json
-from pd_autoscaler.model.decision import Decision, Hold, Target
 from pd_autoscaler.model.node import COMING, LEAVING, Node, NodeState, Role
 from pd_autoscaler.model.report import Move, Report
-from pd_autoscaler.model.signals import NodeSignals, RoleSignals, Signal
 from pd_autoscaler.model.snapshot import LeadTime, Snapshot
 
 Json = dict[str, Any]
@@ -32,18 +36,20 @@ def state_view(report: Report, *, now_s: float, version: str) -> Json:
         "at_unix_s": seconds(snapshot.now_unix_s),
         "age_s": seconds(passed_s),
         "is_synced": snapshot.is_synced,
-        "target": _target(report.target),
+        "target": target_view(report.target),
         "actual": {role.value: _actual(snapshot, role) for role in Role},
-        "decision": _decision(report.decision),
-        "guarded": _decision(report.guarded),
-        "hold": _hold(report.guarded),
-        "gates": list(report.gates),
+        "decision": decision_view(report.decision),
+        "guarded": decision_view(report.guarded),
+        "hold": hold_view(report.guarded),
+        "gates": [gate_view(gate) for gate in report.gates],
         "attribution": {
             "bottleneck": snapshot.attribution.bottleneck.value,
             "evidence": snapshot.attribution.evidence,
         },
         "alarms": list(report.alarms),
-        "signals": {role.value: _role_signals(snapshot.of(role), passed_s) for role in Role},
+        "signals": {role.value: role_signals_view(snapshot.of(role), passed_s) for role in Role},
+        "demand": demand_view(snapshot.demand, passed_s),
+        "capacity": [capacity_view(capacity) for capacity in snapshot.capacity],
         "nodes": [_node(node, report, now_s) for node in snapshot.nodes],
         "is_meshed": report.is_meshed,
         "links": link_counts(report),
@@ -58,26 +64,6 @@ def state_view(report: Report, *, now_s: float, version: str) -> Json:
         "lead_times": {phase: _lead(lead) for phase, lead in snapshot.lead_times.items()},
         "phase_s": {phase: number(spent) for phase, spent in report.phase_s.items()},
     }
-
-
-def _target(target: Target) -> Json:
-    return {"prompt": target.prompt, "decoder": target.decoder, "why": target.why}
-
-
-def _decision(decision: Decision) -> Json:
-    match decision:
-        case Hold():
-            return {"kind": "hold", **_reason(decision)}
-        case Target():
-            return {"kind": "target", **_target(decision)}
-
-
-def _hold(guarded: Decision) -> Json | None:
-    return _reason(guarded) if isinstance(guarded, Hold) else None
-
-
-def _reason(hold: Hold) -> Json:
-    return {"reason": hold.reason.value, "detail": hold.detail}
 
 
 def _actual(snapshot: Snapshot, role: Role) -> Json:
@@ -118,41 +104,10 @@ def _node(node: Node, report: Report, now_s: float) -> Json:
             {"rank": e.rank, "cluster_id": str(e.cluster_id), "ip": e.ip, "port": e.port}
             for e in node.endpoints
         ],
-        "signals": _node_signals(signals, max(0.0, now_s - snapshot.now_s)),
+        "signals": node_signals_view(signals, max(0.0, now_s - snapshot.now_s)),
         "engine": None if load is None else to_json(load),
         "hung_calls": report.hung_calls.get(node.id, 0),
     }
-
-
-def _signal(signal: Signal | None, passed_s: float) -> Json | None:
-    if signal is None:
-        return None
-    return {
-        "value": number(signal.value),
-        "age_s": seconds(signal.age_s + passed_s),
-        "is_lower_bound": signal.is_lower_bound,
-    }
-
-
-def _node_signals(signals: NodeSignals | None, passed_s: float) -> Json | None:
-    if signals is None:
-        return None
-    return {
-        "age_s": None if signals.age_s is None else seconds(signals.age_s + passed_s),
-        "is_fresh": signals.is_fresh,
-        "queue": _signal(signals.queue, passed_s),
-        "transfer_wait": _signal(signals.transfer_wait, passed_s),
-        "running": _signal(signals.running, passed_s),
-        "kv_used": _signal(signals.kv_used, passed_s),
-    }
-
-
-def _role_signals(signals: RoleSignals, passed_s: float) -> Json:
-    view: Json = {}
-    for field in fields(signals):
-        value = getattr(signals, field.name)
-        view[field.name] = value if isinstance(value, int) else _signal(value, passed_s)
-    return view
 
 
 def _move(move: Move) -> Json:

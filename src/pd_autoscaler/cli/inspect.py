@@ -1,5 +1,6 @@
 """Commands that show what the running daemon does and did."""
 
+import time
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from pd_autoscaler.cli.console import (
     plain,
     print_json,
 )
+from pd_autoscaler.cli.moments import moment_of
 
 MODES = {
     "active": "",
@@ -75,7 +77,16 @@ def explain(
         list[str] | None,
         typer.Argument(
             metavar="NODE | DECODER PROMPT",
-            help="As 'status' names them; none: every pair that is wanted and not up.",
+            help="As 'status' names them; none: the scaling, and every pair that is not up.",
+            show_default=False,
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="A past cycle: unix seconds, ISO 8601, HH:MM[:SS] of today, or 10m, 2h ago.",
             show_default=False,
         ),
     ] = None,
@@ -83,19 +94,23 @@ def explain(
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a node does not serve or a pair is not linked.
+    """Say why it scaled or did not, or why a node does not serve or a pair is not linked.
 
-    What was tried and how it ended, what comes next and when.
+    What was decided from which signals and what stands in the way; what was tried and how it
+    ended, what comes next and when.
     """
     asked = _asked(names or [])
+    at_unix_s = None if at is None else moment_of(at, now_unix_s=_now_unix_s())
+    if at_unix_s is not None:
+        asked["at_unix_s"] = repr(at_unix_s)
     answer = ask(url, token, lambda daemon: daemon.explain(**asked))
     if as_json:
         print_json(answer)
         return
-    from pd_autoscaler.cli import tables  # noqa: PLC0415  # --help must not pay for it
+    from pd_autoscaler.cli import explained  # noqa: PLC0415  # --help must not pay for it
 
     out = console()
-    for line in tables.explanations(answer):
+    for line in explained.explanations(answer, asked_unix_s=at_unix_s):
         out.print(line, soft_wrap=True)
 
 
@@ -133,11 +148,13 @@ def _asked(names: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"{len(names)} names: give a node, or a decoder and a prompt")
 
 
+def _now_unix_s() -> float:
+    return time.time()  # noqa: TID251  # "10m ago" is by the clock of whoever types it.
+
+
 def _decision_lines(state: Json) -> list[str]:
     lines = [f"policy     {_decision(state['decision'])}"]
-    gates = f"; gates: {', '.join(state['gates'])}" if state["gates"] else ""
-    is_same = state["guarded"] == state["decision"]
-    lines.append(f"guard      {'as the policy' if is_same else _decision(state['guarded'])}{gates}")
+    lines += _guard_lines(state)
     fault = state["attribution"]
     lines.append(f"bottleneck {fault['bottleneck']}{_after(': ', fault['evidence'])}")
     lines += [f"doing      {action['text']}" for wave in state["plan"]["waves"] for action in wave]
@@ -149,6 +166,25 @@ def _decision(decision: Json) -> str:
     if decision["kind"] == "hold":
         return f"hold ({decision['reason']}){_after(': ', decision['detail'])}"
     return f"{decision['prompt']}P:{decision['decoder']}D{_after(': ', decision['why'])}"
+
+
+def _guard_lines(state: Json) -> list[str]:
+    """Say what the guard left, and each gate; what a gate says with its numbers is said once."""
+    guarded, gates = state["guarded"], state["gates"]
+    if guarded == state["decision"]:
+        lines = ["guard      as the policy"]
+    elif any(gate["detail"] and gate["detail"] in guarded.get("detail", "") for gate in gates):
+        lines = [f"guard      {_decision({**guarded, 'detail': ''})}"]
+    else:
+        lines = [f"guard      {_decision(guarded)}"]
+    # Where the policy holds, its hold is the only gate.
+    is_held = state["decision"]["kind"] == "hold"
+    return lines if is_held else [*lines, *(f"gate       {_gate(gate)}" for gate in gates)]
+
+
+def _gate(gate: Json) -> str:
+    role = f" ({gate['role']})" if gate["role"] else ""
+    return f"{gate['reason']}{role}{_after(': ', gate['detail'])}"
 
 
 def _after(mark: str, text: str) -> str:

@@ -138,26 +138,6 @@ def _told(pair: Json) -> str:
     return ", ".join(part for part in said if part)
 
 
-def explanations(said: Json) -> list[str]:
-    """Return the answer of `explain`, a line for each of its sentences."""
-    lines = []
-    if said["node"] is not None:
-        lines += _titled(said["node"]["id"], said["node"]["lines"])
-    for pair in said["pairs"]:
-        lines += _titled(f"{pair['decoder']} - {pair['prompt']}", pair["lines"])
-    if said["more"]:
-        lines.append(f"{said['more']} more pairs are wanted and not up")
-    if not said["is_meshed"] and said["node"] is None and not said["pairs"]:
-        lines.append(UNMESHED)
-    elif not lines:
-        lines.append("every pair that is wanted is up")
-    return [plain(line) for line in lines]
-
-
-def _titled(title: str, lines: list[str]) -> list[str]:
-    return [title, *(f"  {line}" for line in lines)]
-
-
 def entries(found: list[Json]) -> Table:
     """Return the journal's entries in the order in which they come."""
     table = _table("when", "cycle", "kind", "what", right=(1,))

@@ -5,6 +5,7 @@ import { byId, duration, put } from "./dom.js";
 import { listen, showExplanation } from "./explain.js";
 import { pastOf, showHistory } from "./history.js";
 import { showLinks } from "./links.js";
+import { listenScaling, showScaling } from "./scaling.js";
 import { showState } from "./state.js";
 
 const PERIOD_MS = 1000;
@@ -37,6 +38,7 @@ async function poll() {
     showState(state);
     showLinks(links);
     await showExplanation(ask);
+    await showScaling(ask, state.cycle);
     await showPast(state);
     answered();
   } catch (error) {
@@ -79,4 +81,5 @@ function silent(error) {
 
 window.addEventListener("resize", () => chart.draw());
 listen(ask);
+listenScaling(ask);
 poll();

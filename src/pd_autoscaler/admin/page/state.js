@@ -57,19 +57,29 @@ function decided(decision) {
   return [ratio(decision), decision.why];
 }
 
+// What a gate says with its numbers is said once.
+function guarded({ decision, guarded: left, gates }) {
+  if (JSON.stringify(left) === JSON.stringify(decision)) return ["", "as the policy"];
+  const [head, detail] = decided(left);
+  return [head, gates.some((gate) => gate.detail && detail.includes(gate.detail)) ? "" : detail];
+}
+
+const gateName = (gate) =>
+  gate.reason.replaceAll("_", " ") + (gate.role === null ? "" : ` (${gate.role})`);
+
 function showWhy(state) {
   const row = (name, [head, words]) => [
     el("dt", {}, name),
     el("dd", {}, el("b", {}, head), head && words ? ` \u2014 ${words}` : words),
   ];
-  const gates = state.gates.length ? ` (gates: ${state.gates.join(", ").replaceAll("_", " ")})` : "";
-  const isSame = JSON.stringify(state.guarded) === JSON.stringify(state.decision);
-  const [guard, detail] = isSame ? ["", "as the policy"] : decided(state.guarded);
+  // Where the policy holds, its hold is the only gate.
+  const gates = state.decision.kind === "hold" ? [] : state.gates;
   const actions = state.plan.waves.flat().map((action) => action.text);
   put("why",
     ...row("target", [ratio(state.target), state.target.why]),
     ...row("policy", decided(state.decision)),
-    ...row("guard", [guard, detail + gates]),
+    ...row("guard", guarded(state)),
+    ...gates.flatMap((gate) => row("gate", [gateName(gate), gate.detail])),
     ...row("bottleneck", [state.attribution.bottleneck, state.attribution.evidence]),
     ...(actions.length ? row("doing", ["", some(actions)]) : []),
     ...(state.plan.notes.length ? row("not done", ["", some(state.plan.notes)]) : []),
