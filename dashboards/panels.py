@@ -1,4 +1,4 @@
-"""What both dashboards are made of: panels in the project's manner, laid out in rows."""
+"""What the dashboards are made of: panels in the project's manner, laid out in rows."""
 
 import re
 from collections.abc import Mapping, Sequence

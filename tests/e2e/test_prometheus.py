@@ -103,6 +103,18 @@ async def next_link_of(role: str, made: Bed, running: Daemon, **fault: object) -
     return node_id
 
 
+UNTOLD = frozenset(
+    {
+        # The embedded engines transfer KV over no network that could fail, and no request expires.
+        "KV transfers that fail",
+        "PdAutoscalerTransfersFailing",
+        # No prompt node of so small a cluster is busy for a whole window.
+        "Prefill tokens a second",
+    }
+)
+"""Who asks for what a small embedded cluster does not tell."""
+
+
 async def says(asked: Prometheus, metric: str, labels: dict[str, str], value: float) -> bool:
     """Whether Prometheus has this value for a metric with these labels."""
     selector = ", ".join(f'{name}="{label}"' for name, label in labels.items())
@@ -117,7 +129,8 @@ async def fires(asked: Prometheus, alert: str, labels: dict[str, str] | None = N
 
 async def every_query_is_answered(asked: Prometheus, *, instance: str) -> None:
     """Ask whatever dashboards and rules ask, until each has had a number meanwhile."""
-    assert await asked.unanswered(queries(instance)) == []
+    wanted = [query for query in queries(instance) if query[0] not in UNTOLD]
+    assert await asked.unanswered(wanted) == []
     loaded = [rule for group in (await asked.ask("rules"))["groups"] for rule in group["rules"]]
     assert [rule for rule in loaded if rule["health"] != "ok"] == []
     found = await asked.ask("label/instance/values", **{"match[]": "pd_autoscaler_cycles_total"})

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pd_autoscaler.datadist.status import STATUS_CODES
-from pd_autoscaler.model.decision import Hold, HoldReason, Mode, Target
+from pd_autoscaler.model.capacity import Demand, NodeCapacity
+from pd_autoscaler.model.decision import Gate, Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.link import LinkState
 from pd_autoscaler.model.node import Endpoint, Node, NodeState, Role
 from pd_autoscaler.model.plan import (
@@ -23,7 +24,7 @@ from pd_autoscaler.model.plan import (
     in_waves,
 )
 from pd_autoscaler.model.report import Done, Failed, Outcome, Report, Unknown
-from pd_autoscaler.model.signals import RoleSignals
+from pd_autoscaler.model.signals import NodeSignals, RoleSignals, Signal
 from pd_autoscaler.model.snapshot import Attribution, Bottleneck
 from pd_autoscaler.ports import ReportSink
 from pd_autoscaler.telemetry import Telemetry
@@ -38,6 +39,9 @@ GOLDEN = [
     "counter pd_autoscaler_link_attempts_total{code,verb}",
     "counter pd_autoscaler_link_batches_total{verb}",
     "counter pd_autoscaler_policy_errors_total",
+    "counter pd_autoscaler_scrape_failures_total",
+    "counter pd_autoscaler_scraped_bytes_total",
+    "counter pd_autoscaler_scraped_pages_total",
     "counter pd_autoscaler_target_changes_total{direction}",
     "gauge pd_autoscaler_alarms",
     "gauge pd_autoscaler_bottleneck{side}",
@@ -46,6 +50,9 @@ GOLDEN = [
     "gauge pd_autoscaler_card_links_limit{role}",
     "gauge pd_autoscaler_card_links_max{role}",
     "gauge pd_autoscaler_card_links{node}",
+    "gauge pd_autoscaler_demand{quantity}",
+    "gauge pd_autoscaler_doubtful_nodes{role}",
+    "gauge pd_autoscaler_engine_nodes{engine,role}",
     "gauge pd_autoscaler_epoch",
     "gauge pd_autoscaler_fresh_nodes{role}",
     "gauge pd_autoscaler_hung_calls",
@@ -58,10 +65,13 @@ GOLDEN = [
     "gauge pd_autoscaler_links_wanted_up",
     "gauge pd_autoscaler_links{state}",
     "gauge pd_autoscaler_mode{mode}",
+    "gauge pd_autoscaler_node_capacity_samples{node_class,role}",
+    "gauge pd_autoscaler_node_capacity{node_class,quantity,role}",
     "gauge pd_autoscaler_node_state_age_max_seconds{role,state}",
     "gauge pd_autoscaler_nodes{role,state}",
     "gauge pd_autoscaler_scrape_age_max_seconds{role}",
     "gauge pd_autoscaler_serving_ratio",
+    "gauge pd_autoscaler_signal_age_seconds{role,signal}",
     "gauge pd_autoscaler_signals{role,signal}",
     "gauge pd_autoscaler_suspect_nodes{role}",
     "gauge pd_autoscaler_target_nodes{role}",
@@ -126,12 +136,21 @@ def test_the_page_has_these_names_and_labels_and_no_others() -> None:
         snapshot=a_snapshot(nodes=(a_node("p1", Role.PROMPT), limited("d1", 512))),
         card_links={"d1": 1},
     )
+    snapshot = replace(
+        report.snapshot,
+        node_signals={"d1": NodeSignals(node_id="d1", engine="vllm", age_s=1.0)},
+        demand=Demand(requests_per_s=Signal(2.0, 1.0)),
+        capacity=(NodeCapacity(role=Role.DECODER, node_class="vllm/100", step_base_s=0.01),),
+        decoder=replace(report.snapshot.decoder, queue=Signal(1.0, 2.0)),
+    )
 
-    assert Page().after(report).promises() == GOLDEN
+    assert Page().after(replace(report, snapshot=snapshot)).promises() == GOLDEN
 
 
 def test_every_name_ends_in_what_is_counted_or_in_its_unit() -> None:
     whole = {"epoch", "mode", "bottleneck", "link_state", "link_up", "serving_ratio"}
+    # Their units are in the label that names the quantity.
+    whole |= {"demand", "node_capacity", "node_capacity_samples"}
     units = ("_total", "_seconds", "_info", "nodes", "links", "calls", "signals", "alarms")
     parts = ("pairs", "waves", "links_wanted", "links_wanted_up", "_capped", "_max", "_limit")
 
@@ -146,9 +165,7 @@ def test_before_the_first_report_every_closed_series_is_there_at_zero() -> None:
     assert page.series("nodes") == {(r.value, s.value): 0 for r in Role for s in NodeState}
     assert page.series("target_nodes") == {("prompt",): 0, ("decoder",): 0}
     assert page.series("holds_total") == {(reason.value,): 0 for reason in HoldReason}
-    assert page.series("gates_total") == {
-        (g,): 0 for g in (*(r.value for r in HoldReason), "other")
-    }
+    assert page.series("gates_total") == {(reason.value,): 0 for reason in HoldReason}
     assert page.series("links") == {(state.value,): 0 for state in LinkState}
     assert page.series("mode") == {(mode.value,): 0 for mode in Mode}
     assert page.series("bottleneck") == {(side.value,): 0 for side in Bottleneck}
@@ -220,9 +237,11 @@ def test_lead_times_are_measured_from_moves() -> None:
 
 def test_cycles_phases_holds_and_gates_are_counted() -> None:
     failed = Hold(HoldReason.POLICY_FAILED, "boom")
+    cooldown = Gate(HoldReason.COOLDOWN, Role.DECODER, "43 s are left")
+    gates = (cooldown, Gate(HoldReason.UP_WINDOW, Role.PROMPT), cooldown)
     page = Page().after(
         holding(HoldReason.COOLDOWN, cycle=1),
-        a_report(cycle=2, decision=failed, gates=("cooldown", "up_window", "a new gate")),
+        a_report(cycle=2, decision=failed, gates=gates),
         a_report(cycle=3, mode=Mode.PAUSED, alarms=("a", "b"), epoch=7, phase_s={"dream": 1.0}),
     )
 
@@ -237,9 +256,8 @@ def test_cycles_phases_holds_and_gates_are_counted() -> None:
         ("policy_failed",): 1,
     }
     assert {k: v for k, v in page.series("gates_total").items() if v} == {
-        ("cooldown",): 1,
+        ("cooldown",): 2,
         ("up_window",): 1,
-        ("other",): 1,
     }
     assert page.series("mode") == {
         ("active",): 0,

@@ -11,11 +11,13 @@ from prometheus_client.metrics import disable_created_metrics
 from pd_autoscaler import __version__
 from pd_autoscaler.model.report import Report
 from pd_autoscaler.telemetry.actions import Actions
+from pd_autoscaler.telemetry.capacities import Capacities
 from pd_autoscaler.telemetry.cards import Cards
 from pd_autoscaler.telemetry.cycles import Cycles
 from pd_autoscaler.telemetry.fleet import Fleet
 from pd_autoscaler.telemetry.links import Links
 from pd_autoscaler.telemetry.pairs import Pairs
+from pd_autoscaler.telemetry.scrapes import Scrapes
 
 PAIRS_MAX = 64 * 64
 """Above so many pairs none has series of its own: they would drown the server."""
@@ -43,6 +45,8 @@ class Telemetry:
         )
         self._cycles = Cycles(registry)
         self._fleet = Fleet(registry)
+        self._capacities = Capacities(registry)
+        self._scrapes = Scrapes(registry)
         self._links = Links(registry)
         self._pairs = Pairs(registry, pairs_max)
         self._cards = Cards(registry, nodes_max)
@@ -57,6 +61,8 @@ class Telemetry:
         """Take in one report."""
         self._cycles.take(report)
         self._fleet.take(report)
+        self._capacities.take(report)
+        self._scrapes.take(report)
         self._links.take(report)
         self._pairs.take(report)
         self._cards.take(report)

@@ -10,7 +10,6 @@ PHASES = ("observe", "decide", "plan", "act")
 DIRECTIONS = ("grow", "shrink", "shift")
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_GATES = frozenset(reason.value for reason in HoldReason)
 
 
 class Cycles:
@@ -75,7 +74,7 @@ class Cycles:
         )
         begin(self._phases, (*PHASES, OTHER))
         begin(self._holds, HoldReason)
-        begin(self._gates, (*HoldReason, OTHER))
+        begin(self._gates, HoldReason)
         begin(self._changes, DIRECTIONS)
         begin(self._mode, Mode)
 
@@ -93,7 +92,7 @@ class Cycles:
         if isinstance(report.guarded, Hold):
             self._holds.labels(report.guarded.reason.value).inc()
         for gate in report.gates:
-            self._gates.labels(gate if gate in _GATES else OTHER).inc()
+            self._gates.labels(gate.reason.value).inc()
         if report.target != report.snapshot.target:
             self._changes.labels(_direction(report.snapshot.target, report.target)).inc()
         for mode in Mode:

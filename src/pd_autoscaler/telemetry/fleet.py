@@ -12,7 +12,7 @@ from pd_autoscaler.model.snapshot import Bottleneck, Snapshot
 from pd_autoscaler.telemetry.series import begin, set_or_remove
 
 SIGNALS = tuple(
-    field.name for field in fields(RoleSignals) if field.name not in {"serving", "fresh"}
+    field.name for field in fields(RoleSignals) if field.name not in {"serving", "fresh", "untold"}
 )
 
 _BUCKETS_S = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0)
