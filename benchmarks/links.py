@@ -92,7 +92,7 @@ def settings_of(case: Case, fleet: BenchFleet, times: Times, folder: Path) -> Se
         loop=LoopSettings(
             period_s=case.period_s, policy="fixed-ratio", policy_deadline_s=min(5.0, short_s)
         ),
-        scrape=ScrapeSettings(deadline_s=short_s),
+        scrape=ScrapeSettings(deadline_s=short_s, jitter_s=0),
         guard=GuardSettings(prompt_max=_NODES_MAX, decoder_max=_NODES_MAX, nodes_max=_NODES_MAX),
         links=LinkSettings(timeout_ms=times.timeout_ms, deadline_s=times.deadline_s),
         provider=ProviderSettings(
