@@ -23,7 +23,7 @@ from pd_autoscaler.model.signals import Signal
 from tests.support import reports as given_reports
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(given_reports.reports())
 def test_any_report_comes_back_as_it_was(report: Report) -> None:
     text = report_text(report)
@@ -34,7 +34,7 @@ def test_any_report_comes_back_as_it_was(report: Report) -> None:
     assert report_text(again) == text, "fields that equality leaves out (a target's why) differ"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(given_reports.actions())
 def test_any_action_comes_back_as_the_same_class(action: Action) -> None:
     again = action_from(action_text(action))

@@ -828,7 +828,7 @@ STORIES = stories()
 
 
 @pytest.mark.timeout(600)  # A failure is made as small as can be before it is told.
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(story=STORIES)
 def test_whatever_befalls_a_fleet_its_mesh_becomes_whole_and_no_link_in_use_is_cut(
     story: Story,
