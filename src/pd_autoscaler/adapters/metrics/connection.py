@@ -30,7 +30,7 @@ def metrics_session(
 def checked(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
     """Return a session that leaves unpacking to its user; any other is a ValueError."""
     if session.auto_decompress:
-        raise ValueError("this session unpacks without a bound: metrics need metrics_session()")
+        raise ValueError("pages would be unpacked without a bound: metrics need metrics_session()")
     return session
 
 
