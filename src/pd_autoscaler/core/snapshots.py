@@ -12,8 +12,8 @@ from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.facts import Facts
 from pd_autoscaler.model.link import LinkState
 from pd_autoscaler.model.node import COMING, Node, NodeState, Role
-from pd_autoscaler.model.signals import RoleSignals, Signal
-from pd_autoscaler.model.snapshot import LeadTime, Limits, Snapshot
+from pd_autoscaler.model.signals import NodeSignals, RoleSignals
+from pd_autoscaler.model.snapshot import Bottleneck, LeadTime, Limits, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +76,7 @@ def taken(
         known, nodes, now_s=facts.now_s, age_max_s=rules.age_max_s, window_s=rules.window_s
     )
     seen = attribution.attributed(prompt, decoder, _used(fleet), rules.thresholds)
-    asked = demand.observed(
-        memory.demand,
-        prompt,
-        decoder,
-        at.decode_tokens(),
-        now_s=facts.now_s,
-        half_life_s=rules.demand_half_life_s,
-    )
-    learnt = capacity.learnt(
-        memory.capacity,
-        known.histories,
-        nodes,
-        of_nodes,
-        now_s=facts.now_s,
-        window_s=rules.window_s,
-        bottleneck=seen.bottleneck,
-        priors=rules.priors,
-    )
+    memory = at.learnt(memory, prompt, decoder, of_nodes, bottleneck=seen.bottleneck)
     links = dict.fromkeys(LinkState, 0)
     for link in fleet.links.values():
         links[link.state] += 1
@@ -108,15 +91,15 @@ def taken(
         attribution=seen,
         limits=limits,
         demand=demand.demand(
-            asked, now_s=facts.now_s, age_max_s=max(rules.age_max_s, rules.window_s)
+            memory.demand, now_s=facts.now_s, age_max_s=max(rules.age_max_s, rules.window_s)
         ),
-        capacity=capacity.capacities(learnt),
+        capacity=capacity.capacities(memory.capacity),
         lead_times=leads,
         published=fleet.published,
         links=links,
         is_synced=fleet.is_synced,
     )
-    return snapshot, Memory(known, asked, learnt)
+    return snapshot, memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +121,42 @@ class _Moment:
             age_max_s=self.rules.age_max_s,
         )
 
-    def decode_tokens(self) -> Signal | None:
-        return signals.held_tokens(
+    def learnt(
+        self,
+        memory: Memory,
+        prompt: RoleSignals,
+        decoder: RoleSignals,
+        of_nodes: Mapping[str, NodeSignals],
+        *,
+        bottleneck: Bottleneck,
+    ) -> Memory:
+        """Return the memory with what these signals teach of demand and capacity."""
+        held = signals.held_tokens(
             self.known,
             self.nodes,
             now_s=self.now_s,
             window_s=self.rules.window_s,
             age_max_s=self.rules.age_max_s,
         )
+        asked = demand.observed(
+            memory.demand,
+            prompt,
+            decoder,
+            held,
+            now_s=self.now_s,
+            half_life_s=self.rules.demand_half_life_s,
+        )
+        learnt = capacity.learnt(
+            memory.capacity,
+            self.known.histories,
+            self.nodes,
+            of_nodes,
+            now_s=self.now_s,
+            window_s=self.rules.window_s,
+            bottleneck=bottleneck,
+            priors=self.rules.priors,
+        )
+        return Memory(self.known, asked, learnt)
 
 
 def _used(fleet: Fleet) -> dict[LinkState, int]:
