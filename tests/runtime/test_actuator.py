@@ -38,6 +38,7 @@ from tests.support.ports_fakes import (
     FakeRouter,
     FakeWorld,
     hang,
+    pass_time,
     success,
     virtually,
 )
@@ -78,7 +79,7 @@ class ScriptedAgents(FakeAgents):
             elif isinstance(step, Exception):
                 raise step
             else:
-                await anyio.sleep(step)
+                await pass_time(step)
 
 
 class Pokes:
@@ -256,12 +257,12 @@ async def test_pairs_are_told_one_by_one_and_a_hung_one_delays_no_other() -> Non
     script = (1.0, success(2), 1000.0, success(1))
     async with staged(agents=ScriptedAgents(FakeWorld(), script)) as stage:
         await stage.actuator.begin(in_waves([LINK]), FLEET)
-        await anyio.sleep(2)
+        await pass_time(2)
         [first] = stage.actuator.ended()
         assert isinstance(first, Done)
         assert things(first.action) == (link_thing("d1", "p2"),)
         assert stage.actuator.busy == {link_thing("d1", "p1")}
-        await anyio.sleep(11)
+        await pass_time(11)
         [second] = stage.actuator.ended()
         assert isinstance(second, Unknown)
         assert things(second.action) == (link_thing("d1", "p1"),)

@@ -22,6 +22,7 @@ from tests.support.ports_fakes import (
     Rig,
     asked,
     hang,
+    pass_time,
     starts,
     virtually,
 )
@@ -84,7 +85,7 @@ async def test_a_slow_cycle_delays_the_next_which_then_begins_at_once() -> None:
         nonlocal asking
         asking += 1
         assert asking == 1
-        await anyio.sleep(25)
+        await pass_time(25)
         asking -= 1
 
     rig.workers.fault = thinking
@@ -99,7 +100,7 @@ async def test_pokes_run_one_cycle_early_which_waits_a_gap_for_more_of_them() ->
     rig = Rig(meshed("p1", "d1"), gap_min_s=0.5)
     async with rig.running():
         first = await rig.report()
-        await anyio.sleep(3)
+        await pass_time(3)
         for _ in range(5):
             rig.loop.poke()
         second = await rig.report()
@@ -521,7 +522,7 @@ async def test_an_unexpected_fault_in_one_cycle_is_told_and_the_next_cycle_runs(
     async with rig.running():
         await rig.report(2)
         rig.journal.faults["append"] = KeyError("a fault of our own")
-        await anyio.sleep(15)
+        await pass_time(15)
         rig.journal.faults.clear()
         report = await rig.report()
     assert any("a fault of our own" in alarm for alarm in report.alarms)

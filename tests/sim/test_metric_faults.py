@@ -25,16 +25,8 @@ from pd_autoscaler.model.facts import EngineLoad
 from pd_autoscaler.model.node import NodeState, Role
 from pd_autoscaler.model.report import Report
 from pd_autoscaler.model.snapshot import Limits, Snapshot
-from pd_autoscaler.runtime.actuator import Deadlines
-from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
-from pd_autoscaler.runtime.observer import Observer
-from pd_autoscaler.runtime.policy_runner import PolicyRunner
 from tests.support.ports_fakes import (
     RULES,
-    FakeAgents,
-    FakeLease,
-    FakeProvider,
-    FakeRouter,
     FakeWorld,
     Rig,
     virtually,
@@ -148,36 +140,18 @@ class FaultRig(Rig):
     def __init__(self, rules: Rules = EAGER) -> None:
         world = FakeWorld(*NAMES)
         world.mesh()
-        super().__init__(world, rules=rules)
         for node in world.nodes.values():
             node.engine = EngineLoad()
         self.pages = Pages()
         self.stepping = Stepping()
-        provider, router, agents = FakeProvider(world), FakeRouter(world), FakeAgents(world)
-        metrics = Scraper(
-            cast("aiohttp.ClientSession", self.pages), ProfileBook(shipped_profiles())
-        )
-        self.loop = ControlLoop(
-            LoopSettings(rules=rules),
-            Outside(
-                provider=provider,
-                router=router,
-                agents=agents,
-                journal=self.journal,
-                lease=FakeLease(world),
-            ),
-            observer=Observer(
-                provider=provider,
-                router=router,
-                agents=agents,
-                metrics=metrics,
-                deadline_s=5.0,
-                metrics_period_s=5.0,
-                now_unix_s=lambda: 0.0,
-            ),
-            policy=PolicyRunner(self.stepping, self.workers, deadline_s=5.0),
-            deadlines=Deadlines(),
-            sinks=[self],
+        session = cast("aiohttp.ClientSession", self.pages)
+        super().__init__(
+            world,
+            rules=rules,
+            policy=self.stepping,
+            metrics=Scraper(session, ProfileBook(shipped_profiles())),
+            metrics_period_s=5.0,
+            deadline_s=5.0,
         )
 
     def strike(self, make: Callable[[], Server], count: int) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from tests.support.processes import end
 from tests.support.supervision import BOUND_S, STANDIN
 
 STANDIN_NODES = ("--node-command", shlex.join([sys.executable, str(STANDIN)]))
@@ -60,11 +60,4 @@ async def cluster_process(*arguments: str) -> AsyncIterator[ClusterProcess]:
         cluster.urls = await cluster.line()
         yield cluster
     finally:
-        with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-                with anyio.move_on_after(BOUND_S):
-                    await process.wait()
-            if process.returncode is None:
-                process.kill()
-            await process.aclose()
+        await end(process, within_s=BOUND_S)

@@ -16,6 +16,7 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from tests.support.cluster import ClusterProcess, cluster_process
+from tests.support.processes import end
 
 WITHIN_S = 45.0
 POLL_S = 0.1
@@ -80,14 +81,7 @@ async def daemon(config: Path, session: aiohttp.ClientSession) -> AsyncIterator[
             line = await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", 1000)
         yield Daemon(process, line.decode().split()[-1], session)
     finally:
-        with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-                with anyio.move_on_after(WITHIN_S):
-                    await process.wait()
-            if process.returncode is None:
-                process.kill()
-            await process.aclose()
+        await end(process, within_s=WITHIN_S)
 
 
 class Bed:

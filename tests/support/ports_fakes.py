@@ -1,5 +1,6 @@
 """A world in memory behind every port, for tests of the loop: what it does wrong, the test says."""
 
+import asyncio
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -36,12 +37,13 @@ from pd_autoscaler.model.plan import Action, LinkNodes, Peer, StartNode
 from pd_autoscaler.model.report import Outcome, Report
 from pd_autoscaler.model.signals import Reading
 from pd_autoscaler.model.snapshot import Limits, Snapshot
-from pd_autoscaler.ports import ClusterResult, Fence, Remembered
+from pd_autoscaler.policies.contract import Policy
+from pd_autoscaler.ports import ClusterResult, Fence, MetricsSource, Remembered
 from pd_autoscaler.runtime.actuator import Deadlines
 from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
 from pd_autoscaler.runtime.observer import Observer
 from pd_autoscaler.runtime.policy_runner import PolicyRunner
-from pd_autoscaler.sim.loop import run
+from pd_autoscaler.sim.loop import VirtualTimeLoop, run
 from tests.support.reports import newest_until
 
 T = TypeVar("T")
@@ -78,6 +80,12 @@ def virtually(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
         run(lambda: test(*args, **kwargs), start_s=1000.0)
 
     return in_virtual_time
+
+
+async def pass_time(seconds: float) -> None:
+    """Let virtual time pass; refuses to wait in real time."""
+    assert isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
+    await anyio.sleep(seconds)
 
 
 @dataclass(slots=True)
@@ -457,6 +465,10 @@ class Rig:
         is_advisory: bool = False,
         faults_in_a_row_max: int = 0,
         gap_min_s: float = 0.1,
+        policy: Policy | None = None,
+        metrics: MetricsSource | None = None,
+        metrics_period_s: float = 9.0,
+        deadline_s: float = 2.0,
     ) -> None:
         self.world = world
         self.journal = journal or FakeJournal()
@@ -483,12 +495,12 @@ class Rig:
                 provider=provider,
                 router=router,
                 agents=agents,
-                metrics=FakeMetrics(world),
-                deadline_s=2.0,
-                metrics_period_s=9.0,
+                metrics=metrics or FakeMetrics(world),
+                deadline_s=deadline_s,
+                metrics_period_s=metrics_period_s,
                 now_unix_s=lambda: 0.0,
             ),
-            policy=PolicyRunner(self.policy, self.workers, deadline_s=5.0),
+            policy=PolicyRunner(policy or self.policy, self.workers, deadline_s=5.0),
             deadlines=Deadlines(),
             sinks=[self],
         )

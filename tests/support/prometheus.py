@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import signal
 import socket
 import subprocess
 import threading
@@ -25,6 +24,8 @@ import aiohttp
 import anyio
 import pytest
 import yaml
+
+from tests.support.processes import end
 
 PROMETHEUS = Path("/usr/bin/prometheus")
 PROMTOOL = Path("/usr/bin/promtool")
@@ -148,14 +149,7 @@ async def prometheus(
         await running.until(lambda: running.has_data("up == 1"), f"{scraped} is scraped")
         yield running
     finally:
-        with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-                with anyio.move_on_after(WITHIN_S):
-                    await process.wait()
-            if process.returncode is None:
-                process.kill()
-            await process.aclose()
+        await end(process, within_s=WITHIN_S)
 
 
 class ServedPages:
