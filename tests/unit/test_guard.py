@@ -174,9 +174,15 @@ def test_a_hold_counts_as_a_cycle_that_needed_what_stood() -> None:
 
 def test_what_was_asked_before_a_long_silence_does_not_begin_a_window() -> None:
     for asked_s, expected in ((-2, Target(4, 3)), (-3, Target(4, 3)), (-4, HoldReason.UP_WINDOW)):
-        memory = GuardMemory(began_s=-1000.0, asked=((asked_s, 4, 3),))
+        silent = ((-1.0, 3, 3),)
+        memory = GuardMemory(began_s=-1000.0, asked=((asked_s, 4, 3),), held=silent)
         answer = guarded(Target(4, 3), seen(STANDING, 3), RULES, memory)
         assert reasons([answer.decision]) == [expected]
+
+
+def test_a_period_longer_than_the_up_window_lets_a_role_grow() -> None:
+    assert RULES.up_window_s < 10
+    assert reasons(answers(Target(4, 3), (0, 10))) == [HoldReason.UP_WINDOW, Target(4, 3)]
 
 
 def gates(asked: Target, now_s: float, memory: GuardMemory, **changes: object) -> list[str]:

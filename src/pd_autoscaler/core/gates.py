@@ -47,8 +47,16 @@ class GuardMemory:
         return max((row[0] for row in rows if row[_COLUMN[role]] >= count), default=None)
 
     def is_watched(self, since_s: float, *, gap_max_s: float) -> bool:
-        """Whether something was asked for at a moment, or not much longer before it."""
-        return any(since_s - gap_max_s <= row[0] <= since_s + 1e-9 for row in self.asked)
+        """Whether what was asked for last up to a moment held until then.
+
+        It did if little time had passed, or no cycle that held: with a period longer than the up
+        window there is none in between.
+        """
+        last_s = max((row[0] for row in self.asked if row[0] <= since_s + 1e-9), default=None)
+        if last_s is None:
+            return False
+        is_recent = since_s - last_s <= gap_max_s
+        return is_recent or not any(last_s < row[0] <= since_s for row in self.held)
 
 
 def blind(snapshot: Snapshot, rules: GuardRules) -> Gate | None:
