@@ -44,6 +44,20 @@ def test_a_seed_of_this_commit_breaks_no_rule_and_settles(seed: int) -> None:
     assert result.is_ok, told(result)
 
 
+def test_a_node_that_restarts_while_the_router_is_silent_is_withdrawn_before_its_init() -> None:
+    # Its init was begun, and for as long as it took nobody could withdraw the predecessor.
+    result = run_seed(3769569426)
+
+    assert result.is_ok, told(result)
+
+
+def test_a_late_link_told_after_the_cure_of_its_far_end_is_not_published() -> None:
+    # The decoder's agent was silent, so the prompt node alone dropped the pair; then it told of it.
+    result = run_seed(9064)
+
+    assert result.is_ok, told(result)
+
+
 def test_without_faults_the_fleet_settles() -> None:
     result = run_seed(1, hours=SHORT_HOURS, only=frozenset())
 

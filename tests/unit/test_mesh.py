@@ -12,7 +12,7 @@ from pd_autoscaler.model.link import Link, LinkState, Verdict
 from pd_autoscaler.model.node import Endpoint, Node, NodeState
 from pd_autoscaler.model.plan import Action, LinkNodes, UnlinkNodes
 from pd_autoscaler.model.report import Done, Failed
-from tests.support.fleets import NOW_S, cluster_id, fleet, link, node, row
+from tests.support.fleets import NOW_S, cluster_id, fleet, link, node, peer_of, row
 
 S, L = NodeState, LinkState
 UP = EntryState.LINKED
@@ -496,6 +496,26 @@ def test_a_suspect_pair_stays_so_until_its_table_shows_it_up_or_it_was_cured() -
     failed = row(node("p1"), EntryState.FAILED)
     assert with_rows(of, "d1", failed).links["d1", "p1"].state is L.SUSPECT
     assert with_rows(of, "d1", row(node("p1"))).links["d1", "p1"].state is L.LINKED
+
+
+@pytest.mark.parametrize("shown", [EntryState.LINKED, EntryState.LINKING])
+def test_a_late_success_behind_the_cure_of_the_prompts_end_is_cured_at_its_own(
+    shown: EntryState,
+) -> None:
+    of = with_link(small(), ("d1", "p1"), state=L.SUSPECT)
+    of = of.forget_linked("p1/1", of.nodes["d1"].cluster_ids)
+    of = with_rows(of, "d1", row(node("p1"), shown), row(node("p2")))
+    assert of.links["d1", "p1"].state is L.SUSPECT
+    of = with_rows(of, "d1", row(node("p1")), row(node("p2")))
+    assert ("force", "d1", ["p1"]) in calls(of)
+
+
+def test_a_pair_that_came_up_while_the_cure_of_its_prompts_end_was_under_way_is_in_doubt() -> None:
+    of = small()
+    cure = UnlinkNodes("p1", (peer_of(of.nodes["d1"]),), force=True)
+    of = outcomes.ended(of, Done(cure), Rules(), now_s=NOW_S)
+    assert of.links["d1", "p1"].state is L.SUSPECT
+    assert ("force", "d1", ["p1"]) in calls(of)
 
 
 def test_a_pair_in_the_same_state_takes_the_newest_code_and_reason_of_its_table() -> None:

@@ -277,6 +277,15 @@ def broken(of: Fleet, *pairs: tuple[str, str], attempts: int = 5) -> Fleet:
     return replace(of, links=links)
 
 
+def test_a_restarted_node_is_not_initialised_while_its_listing_is_unknown() -> None:
+    of = fleet(*serving("p1"), node("d1", S.INITIALISING))
+    agents = {**of.agents, "d1": replace(of.agents["d1"], phase=AgentPhase.NEW)}
+    of = replace(of, agents=agents, withdrawing=frozenset({"d1"}))
+
+    assert actions(replace(of, published=None), 1, 1) == []
+    assert actions(replace(of, published=frozenset({"p1"})), 1, 1) == [InitNode("d1", Role.DECODER)]
+
+
 def test_one_end_of_a_pair_that_stays_down_is_withdrawn_if_the_rest_carry_its_load() -> None:
     of = fleet(*serving("p1", "p2", "d1", "d2", "d3"))
     down = broken(of, ("d1", "p1"))

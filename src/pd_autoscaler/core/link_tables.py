@@ -48,7 +48,11 @@ def observed(fleet: Fleet, answered: frozenset[str], rules: LinkRules, *, now_s:
             before = fleet.links.get((decoder.id, prompt.id))
             link = _same_or_new(before, decoder, prompt, now_s)
             if is_new:
-                link = _followed(link, _told_by(link, rows, keys, living, now_s), rules, now_s)
+                told = _told_by(link, rows, keys, living, now_s)
+                held = fleet.linked.get(prompt.incarnation, frozenset())
+                if _is_half_open(link, told, decoder, held):
+                    told = link
+                link = _followed(link, told, rules, now_s)
                 may_be_held = link.endpoints_up or link.state is LinkState.SUSPECT
                 if link is not before and may_be_held:
                     # One that was found, not made, or made later than anybody waited for, has an
@@ -125,6 +129,17 @@ def _told_by(
     if state is not link.state and state not in LINK_MOVES[link.state]:
         link = link.moved_to(LinkState.ABSENT, now_s=now_s, why="seen to be gone")
     return link.moved_to(state, now_s=now_s, why=why, code=code)
+
+
+def _is_half_open(before: Link, told: Link, decoder: Node, held: frozenset[int]) -> bool:
+    """Whether a pair in doubt is said to be up by a decoder whose id its prompt node dropped.
+
+    A late success, told after the cure of the other end: only a forced unlink of this one is left.
+    `held` are the decoder ids that the prompt node may hold an entry for.
+    """
+    is_told_up = told.state in {LinkState.LINKED, LinkState.LINKING}
+    is_dropped = not held.issuperset(decoder.cluster_ids)
+    return before.state is LinkState.SUSPECT and is_told_up and is_dropped
 
 
 def _followed(before: Link, link: Link, rules: LinkRules, now_s: float) -> Link:

@@ -8,7 +8,7 @@ from pd_autoscaler.core import mesh
 from pd_autoscaler.core.fleet import Contact, Fleet, OwnedLinks, things, unlink_thing
 from pd_autoscaler.core.lifecycle import start_failed
 from pd_autoscaler.core.rules import Rules, backoff_s
-from pd_autoscaler.model.link import LinkState, Verdict
+from pd_autoscaler.model.link import LinkState, Pair, Verdict
 from pd_autoscaler.model.node import Node, NodeState, Role
 from pd_autoscaler.model.plan import (
     Action,
@@ -174,7 +174,17 @@ def _unlinks_done(fleet: Fleet, action: UnlinkNodes, now_s: float) -> Fleet:
         if prompt.role is Role.PROMPT:
             ids = [endpoint.cluster_id for endpoint in peer.endpoints]
             fleet = fleet.forget_linked(prompt.incarnation, ids)
+            fleet = _half_unlinked(fleet, (peer.node_id, prompt.id), now_s)
     return fleet
+
+
+def _half_unlinked(fleet: Fleet, pair: Pair, now_s: float) -> Fleet:
+    """Doubt a pair whose decoder told, meanwhile, that it is up: the prompt's end is dropped."""
+    link = fleet.links.get(pair)
+    if link is None or link.state is not LinkState.LINKED:
+        return fleet
+    why = "its prompt node dropped its end"
+    return fleet.with_link(link.moved_to(LinkState.SUSPECT, now_s=now_s, why=why))
 
 
 def _unlinked(

@@ -84,8 +84,11 @@ def _steps(sight: Sight) -> Iterator[Action]:
 def _step(fleet: Fleet, node: Node, rules: Rules) -> Action | None:
     is_published = fleet.published is not None and node.id in fleet.published
     agent = fleet.agents.get(node.id)
-    if node.id in fleet.withdrawing and is_published and node.state in COMING:
-        return WithdrawNode(node.id)
+    # The router may still list the predecessor of a restarted node. While it does not say, nothing
+    # long begins on the node: an init under way would keep it from being withdrawn.
+    may_be_published = is_published or fleet.published is None
+    if node.id in fleet.withdrawing and node.state in COMING and may_be_published:
+        return WithdrawNode(node.id) if is_published else None
     match node.state:
         case _S.STARTING if node.id == node.request_id:
             return StartNode(node.role, node.request_id)
