@@ -34,7 +34,7 @@ $(READY): requirements.lock pyproject.toml
 
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --group dev pyproject.toml -o requirements.lock
+	  --extra simulation --group dev pyproject.toml -o requirements.lock
 
 help:
 	@sed -n 's/^# //p' Makefile
