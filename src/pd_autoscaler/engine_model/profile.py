@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from pd_autoscaler.errors import ConfigError
@@ -17,9 +18,10 @@ class EngineProfile:
     """One model on one node, in seconds, tokens and bytes.
 
     `prefill_points` is a table over the tokens of a batch, because one line through it errs by
-    12 to 30 % past the knee at 2,048 tokens (Microsoft/splitwise-sim `perf_model.csv`). A decode
-    step takes a + b times requests + c times context tokens (DistServe's simulator fits the same
-    shape). Raises ConfigError when a number makes no sense.
+    12 to 30 % past the knee at 2,048 tokens (Microsoft/splitwise-sim `perf_model.csv`); what grows
+    with the square of a prompt's length comes on top, `prefill_attention_s` for each token squared.
+    A decode step takes a + b times requests + c times context tokens (DistServe's simulator fits
+    the same shapes). Raises ConfigError when a number makes no sense.
     """
 
     name: str
@@ -36,6 +38,7 @@ class EngineProfile:
     pull_bytes_per_s: float
     start_s: float
     flip_s: float
+    prefill_attention_s: float = 0.0
 
     def __post_init__(self) -> None:
         _check_points(self.prefill_points)
@@ -48,14 +51,18 @@ class EngineProfile:
         if self.kv_tokens < self.kv_block_tokens:
             raise ConfigError(f"engine profile {self.name}: kv_tokens is less than one block")
 
-    def prefill_s(self, tokens: int) -> float:
-        """Seconds to prefill a batch of this many tokens; the table's end slopes continue."""
+    def prefill_s(self, tokens: int, squares: float = 0.0) -> float:
+        """Seconds to prefill a batch of this many tokens; the table's end slopes continue.
+
+        `squares` is the sum over its prompts of n² - p², n being all tokens of a prompt and p those
+        that a prefix cache had: attention looks back at cached tokens, too.
+        """
         points = self.prefill_points
         at = bisect_left(points, (float(tokens), 0.0))
         at = min(max(at, 1), len(points) - 1)
         (left, left_s), (right, right_s) = points[at - 1], points[at]
         slope = (right_s - left_s) / (right - left)
-        return max(left_s + slope * (tokens - left), 0.0)
+        return max(left_s + slope * (tokens - left), 0.0) + self.prefill_attention_s * squares
 
     def decode_step_s(self, requests: int, context_tokens: int) -> float:
         """Seconds of one step that gives each of these requests one token."""
@@ -75,6 +82,7 @@ class EngineProfile:
         return self.kv_tokens // self.kv_block_tokens
 
 
+_POINTS = "prefill_points"
 _POSITIVE = (
     "prefill_tokens_max",
     "batch_max",
@@ -87,6 +95,7 @@ _NOT_NEGATIVE = (
     "decode_base_s",
     "decode_per_request_s",
     "decode_per_token_s",
+    "prefill_attention_s",
     "start_s",
     "flip_s",
 )
@@ -97,7 +106,7 @@ def _check_points(points: Points) -> None:
     if len(points) < 2:
         raise ConfigError("engine profile: prefill_points needs two points or more")
     for (left, left_s), (right, right_s) in pairwise(points):
-        if right <= left or right_s < left_s:
+        if not (left < right < inf and 0 <= left_s <= right_s < inf):
             raise ConfigError("engine profile: prefill_points must rise in tokens and in seconds")
 
 
@@ -147,9 +156,23 @@ def profile_of(values: Mapping[str, Any], base: EngineProfile = DEMO) -> EngineP
         raise ConfigError(f"engine profile has no {', '.join(unknown)}; it has {sorted(known)}")
     merged = {**asdict(base), **values}
     try:
-        merged["prefill_points"] = tuple(
-            (float(tokens), float(seconds)) for tokens, seconds in merged["prefill_points"]
-        )
-        return EngineProfile(**merged)
+        points = tuple((float(tokens), float(seconds)) for tokens, seconds in merged[_POINTS])
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"engine profile: {error}") from error
+        raise ConfigError(
+            f"engine profile: {_POINTS} must be pairs of tokens and seconds ({error})"
+        ) from error
+    numbers = {
+        name: _number(name, value, is_whole=isinstance(getattr(DEMO, name), int))
+        for name, value in merged.items()
+        if name not in {"name", _POINTS}
+    }
+    return EngineProfile(name=str(merged["name"]), prefill_points=points, **numbers)
+
+
+def _number(name: str, value: object, *, is_whole: bool) -> Any:
+    """Return a whole number as an int, any other as it is; raise ConfigError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < inf:
+        raise ConfigError(f"engine profile: {name} {value!r} is no number: give one")
+    if is_whole and int(value) != value:
+        raise ConfigError(f"engine profile: {name} {value!r} is no whole number: give one")
+    return int(value) if is_whole else value
