@@ -1,0 +1,150 @@
+"""Forecast: the level, trend and noise of one demand, and by how much it beat its forecasts.
+
+Values are rates over a window of `window_s` seconds. Points that share no window are kept apart:
+overlapping ones would make a trend look surer, and arrivals smoother, than they are.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+Point = tuple[float, float]
+"""Seconds and value."""
+
+POINTS_MAX = 60
+ERRORS_MAX = 60
+"""Half an hour of both at windows of 30 s."""
+POINTS_MIN = 4
+"""Fewer points make no trend, and no noise."""
+ERRORS_MIN = 4
+
+JUMP_DEVIATIONS = 3.0
+"""Standard deviations off the line at which a value is a new level and no noise."""
+NOISE_MIN = 0.05
+"""Least relative noise: users who come for many reasons are never steadier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One demand as it was seen so far; `due` are forecasts that no value has answered yet."""
+
+    window_s: float
+    trend_s: float
+    points: tuple[Point, ...] = ()
+    newest: Point | None = None
+    since_s: float = -math.inf
+    due: tuple[Point, ...] = ()
+    errors: tuple[float, ...] = ()
+
+    def seen(self, value: float, *, now_s: float) -> "Track":
+        """Return the track with one more value; one that is no newer than the last changes nothing.
+
+        A value far off the line is a new level: what was before it says nothing of a trend.
+        """
+        if self.newest is not None and now_s <= self.newest[0]:
+            return self
+        track = self._answered(value, now_s=now_s)
+        expected = track.ahead(0.0, now_s=now_s)
+        off = 0.0 if expected is None else abs(value - expected)
+        if expected is not None and off > JUMP_DEVIATIONS * track.noise * max(expected, value):
+            track = replace(track, since_s=now_s)
+        is_due = not track.points or now_s - track.points[-1][0] >= self.window_s
+        points = (*track.points, (now_s, value))[-POINTS_MAX:] if is_due else track.points
+        return replace(track, points=points, newest=(now_s, value))
+
+    def promised(self, value: float, *, at_s: float) -> "Track":
+        """Return the track with a forecast of a later moment, to be compared when it comes."""
+        if self.due and at_s < self.due[-1][0] + self.window_s:
+            return self
+        return replace(self, due=(*self.due, (at_s, value))[-POINTS_MAX:])
+
+    def level(self) -> float | None:
+        """Return the present value: the mean of the newest window and the one before it."""
+        if self.newest is None:
+            return None
+        at_s, value = self.newest
+        past = [
+            before
+            for before_s, before in self.points
+            if before_s >= self.since_s and self.window_s <= at_s - before_s < 2 * self.window_s
+        ]
+        return (value + past[-1]) / 2 if past else value
+
+    def ahead(self, horizon_s: float, *, now_s: float) -> float | None:
+        """Return what is expected in so many seconds, None before anything was seen.
+
+        The trend fades: after `trend_s` seconds it is not believed to go on.
+        """
+        level = self.level()
+        if level is None or self.newest is None or self.trend_s <= 0:
+            return level
+        reach_s = max(0.0, horizon_s + now_s - self.newest[0])
+        faded_s = self.trend_s * -math.expm1(-reach_s / self.trend_s)
+        return max(0.0, level + self.slope() * faded_s)
+
+    def slope(self) -> float:
+        """Return the trend a second, shrunk by how unsure it is (James and Stein); 0 is none."""
+        if self.newest is None:
+            return 0.0
+        since_s = max(self.since_s, self.newest[0] - self.trend_s)
+        rows = [point for point in self.points if point[0] >= since_s]
+        if len(rows) < POINTS_MIN:
+            return 0.0
+        slope, error = _fitted(rows)
+        return slope * max(0.0, 1.0 - (error / slope) ** 2) if slope else 0.0
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of a window about the line, as a share of the value."""
+        return max(NOISE_MIN, math.sqrt(self.variance or 0.0))
+
+    @property
+    def variance(self) -> float | None:
+        """The relative variance of windows about a slowly moving mean, None before it is known.
+
+        Half of the mean squared step (von Neumann's estimate): slow swings do not count, and the
+        larger of a pair is what a step is measured by, so that one step of load does not for long.
+        """
+        pairs = [(a, b) for (_, a), (_, b) in pairwise(self.points) if a + b > 0]
+        if len(pairs) < POINTS_MIN:
+            return None
+        return math.fsum(((b - a) / ((a + b) / 2)) ** 2 for a, b in pairs) / len(pairs) / 2
+
+    def excess(self, quantile: float, *, first: float) -> float:
+        """Return by what share demand exceeds a forecast, at a quantile of what was seen.
+
+        Never below 0, and `first` before enough forecasts came due. A quantile rather than a
+        deviation: one step of load must not decide for half an hour.
+        """
+        if len(self.errors) < ERRORS_MIN:
+            return first
+        rank = math.ceil(quantile * len(self.errors)) - 1
+        return max(0.0, sorted(self.errors)[max(0, rank)])
+
+    def _answered(self, value: float, *, now_s: float) -> "Track":
+        """Compare the forecasts that have come due with the value."""
+        ripe = [point for point in self.due if point[0] <= now_s]
+        if not ripe:
+            return self
+        errors = [
+            (value - told) / told
+            for due_s, told in ripe
+            # One that came due in a long silence is answered by nothing.
+            if told > 0 and now_s - due_s <= self.window_s
+        ]
+        due = self.due[len(ripe) :]
+        return replace(self, due=due, errors=(*self.errors, *errors)[-ERRORS_MAX:])
+
+
+def _fitted(rows: Sequence[Point]) -> tuple[float, float]:
+    """Return the slope of the line through points, and its standard error."""
+    count = len(rows)
+    at_s = math.fsum(t for t, _ in rows) / count
+    mean = math.fsum(v for _, v in rows) / count
+    spread = math.fsum((t - at_s) ** 2 for t, _ in rows)
+    if spread <= 0:
+        return 0.0, math.inf
+    slope = math.fsum((t - at_s) * (v - mean) for t, v in rows) / spread
+    rest = math.fsum((v - mean - slope * (t - at_s)) ** 2 for t, v in rows)
+    return slope, math.sqrt(rest / (count - 2) / spread)

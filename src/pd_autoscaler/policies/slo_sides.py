@@ -1,0 +1,230 @@
+"""How many nodes of each role `slo` finds needed, with the numbers it found them from."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pd_autoscaler.core.forecast import Track
+from pd_autoscaler.core.queueing import beta_for, dispersion_at, peakedness_for
+from pd_autoscaler.core.sizing import (
+    DecodeLoad,
+    PromptLoad,
+    decoder_nodes,
+    prompt_nodes,
+    whole,
+)
+from pd_autoscaler.model.node import Role
+from pd_autoscaler.model.snapshot import Snapshot
+from pd_autoscaler.policies.slo_nodes import DecoderNode, arrivals_s, lead_s
+from pd_autoscaler.policies.slo_params import SloParams
+from pd_autoscaler.policies.slo_seen import Seen
+
+NEED_MAX = 10_000
+"""Nodes beyond which a need is not counted: no limit is as high, and only the ratio matters."""
+FIRST_EXCESS = 0.10
+"""Share by which demand is taken to exceed forecasts before any came due."""
+FIRST_DISPERSION = 2.0
+"""Index of dispersion before enough windows were seen: a little burstier than Poisson's 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Nodes that are needed, nodes that would be enough to shrink to, and the numbers in words.
+
+    `keep_s` is how long the latter must have been enough.
+    """
+
+    need: int
+    enough: int
+    why: str
+    keep_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """What was seen so far of requests, uncached prompt tokens and output tokens a second."""
+
+    requests: Track
+    prompt: Track
+    decoder: Track
+
+    @classmethod
+    def begun(cls, params: SloParams) -> "Tracks":
+        """Return tracks that have seen nothing."""
+        track = Track(window_s=params.window_s, trend_s=params.trend_s)
+        return cls(track, track, track)
+
+    def seen(self, seen: Seen, *, now_s: float, lead: float) -> "Tracks":
+        """Return the tracks with one cycle, and what they promise for the end of the lead time."""
+        requests = _noted(self.requests, seen.requests_per_s, now_s=now_s, lead=lead)
+        prompt = _noted(self.prompt, seen.prompt_tokens_per_s, now_s=now_s, lead=lead)
+        decoder = _noted(self.decoder, seen.output_tokens_per_s, now_s=now_s, lead=lead)
+        return Tracks(requests, prompt, decoder)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One cycle: what is shown, what was read from it and from those before."""
+
+    snapshot: Snapshot
+    seen: Seen
+    tracks: Tracks
+    params: SloParams
+
+    @property
+    def lead_s(self) -> float:
+        """Seconds until a node that is asked for now serves."""
+        return lead_s(self.snapshot, self.params)
+
+    @property
+    def dispersion(self) -> float:
+        """The index of dispersion of arrivals in one window."""
+        track = self.tracks.requests
+        variance, level = track.variance, track.level()
+        if not self.params.has_peakedness:
+            return 1.0
+        if variance is None or level is None:
+            return FIRST_DISPERSION
+        return max(1.0, variance * level * track.window_s)
+
+    def expected(self, track: Track) -> float | None:
+        """Return what a track makes expect at the end of the lead time, None if it saw nothing.
+
+        A falling trend is not believed: to shrink there is time. The quantile of what demand had
+        beyond its forecasts is added.
+        """
+        level = track.level()
+        if level is None:
+            return None
+        params, now_s = self.params, self.snapshot.now_s
+        ahead = track.ahead(self.lead_s, now_s=now_s) if params.looks_ahead else level
+        quantile = params.shortage_cost / (1.0 + params.shortage_cost)
+        excess = track.excess(quantile, first=FIRST_EXCESS) if params.has_quantile else 0.0
+        return max(level, ahead or 0.0) * (1.0 + excess)
+
+
+def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
+    """Return the prompt nodes that are needed; None while nobody tells what is asked for.
+
+    `rate` is the tokens a second that a node was seen to compute, `share` the part believed.
+    """
+    params, seen = at.params, at.seen
+    asked = at.expected(at.tracks.prompt)
+    level = at.tracks.prompt.level()
+    if asked is None or level is None or (asked > 0 and not seen.prompt_tokens):
+        return None
+    believed = rate * share
+    tokens = seen.prompt_tokens or 0.0
+    ttft_s = max(params.ttft_s - seen.pull_s, params.ttft_s / 2)
+    load = PromptLoad(
+        tokens_per_s=asked,
+        tokens=tokens,
+        length_variability=seen.prompt_variability,
+        dispersion=dispersion_at(at.dispersion, of_s=params.window_s, at_s=ttft_s),
+        backlog=_backlog(at, level=level, rate=believed, ttft_s=ttft_s),
+    )
+    need, enough = (
+        _prompts(replace(load, backlog=backlog), rate=usable, ttft_s=ttft_s, params=params)
+        for usable, backlog in ((believed, load.backlog), (believed * params.headroom, 0.0))
+    )
+    backlog = f", {load.backlog:,.0f} queued" if load.backlog else ""
+    why = (
+        f"{asked:,.0f} uncached tokens/s expected in {at.lead_s:.0f} s (now {level:,.0f}{backlog}),"
+        f" {rate:,.0f} a node{_corrected(share)}"
+    )
+    return Size(need, enough, why, at.lead_s)
+
+
+def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
+    """Return the decoders that are needed; None while nobody tells what they hold or get."""
+    params, seen = at.params, at.seen
+    asked = at.expected(at.tracks.decoder) if params.has_offered_load else 0.0
+    if seen.running is None or asked is None:
+        return None
+    load = DecodeLoad(
+        held=seen.running,
+        waiting=seen.waiting,
+        step_s=node.step_now_s,
+        tokens_per_s=asked,
+    )
+    slots = load.slots(node.step_s)
+    beta = beta_for(params.shortage_cost)
+    peakedness = peakedness_for(at.dispersion)
+    need, enough = (
+        whole(
+            decoder_nodes(slots, batch=node.batch * part, beta=beta, peakedness=peakedness),
+            NEED_MAX,
+        )
+        for part in (share, share * params.headroom)
+    )
+    why = (
+        f"{slots:,.0f} requests at once expected in {at.lead_s:.0f} s "
+        f"(now {seen.running + seen.waiting:,.0f}), {node.batch:,.0f} a node at "
+        f"{node.step_s * 1000:.0f} ms a token (bound by {node.bound}){_corrected(share)}"
+    )
+    if not node.is_attainable:
+        why += f"; no batch keeps {params.tpot_s:g} s a token"
+    return Size(need, enough, why, max(at.lead_s, seen.decode_residual * node.step_s))
+
+
+def _noted(track: Track, value: float | None, *, now_s: float, lead: float) -> Track:
+    if value is None:
+        return track
+    track = track.seen(value, now_s=now_s)
+    ahead = track.ahead(lead, now_s=now_s)
+    level = track.level()
+    if ahead is None or level is None:
+        return track
+    return track.promised(max(level, ahead), at_s=now_s + lead)
+
+
+def _prompts(load: PromptLoad, *, rate: float, ttft_s: float, params: SloParams) -> int:
+    return prompt_nodes(
+        load,
+        rate=rate,
+        ttft_s=ttft_s,
+        late_share=1.0 - params.attainment if params.has_wait_tail else 1.0,
+        drain_s=params.drain_s,
+        nodes_max=NEED_MAX,
+    )
+
+
+def _backlog(at: Moment, *, level: float, rate: float, ttft_s: float) -> float:
+    """Return the queued tokens that will be left when a node that is asked for now serves.
+
+    Those that are in time are no backlog, nor is a queue that decoders or links make.
+    """
+    seen, snapshot = at.seen, at.snapshot
+    if snapshot.is_fault_elsewhere(Role.PROMPT) or not seen.prompt_tokens:
+        return 0.0
+    in_time = (seen.requests_per_s or 0.0) * ttft_s
+    queued = max(0.0, seen.prompt_queue - in_time) * seen.prompt_tokens
+    return left_over(
+        queued,
+        asked=level,
+        served=rate * snapshot.serving(Role.PROMPT),
+        more=rate,
+        arrivals=arrivals_s(snapshot, Role.PROMPT),
+        until_s=at.lead_s,
+    )
+
+
+def left_over(
+    queued: float,
+    *,
+    asked: float,
+    served: float,
+    more: float,
+    arrivals: Sequence[float],
+    until_s: float,
+) -> float:
+    """Return what is left of a queue after a while in which nodes arrive, each serving `more`."""
+    at_s = 0.0
+    for arrival_s in (*(s for s in arrivals if s < until_s), until_s):
+        queued = max(0.0, queued + (asked - served) * (arrival_s - at_s))
+        at_s, served = arrival_s, served + more
+    return queued if math.isfinite(queued) else 0.0
+
+
+def _corrected(share: float) -> str:
+    return f" of which {share:.0%} are believed" if share < 0.995 else ""
