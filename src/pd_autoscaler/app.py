@@ -36,6 +36,7 @@ from pd_autoscaler.runtime.actuator import Deadlines
 from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
 from pd_autoscaler.runtime.observer import Observer
 from pd_autoscaler.runtime.policy_runner import PolicyRunner
+from pd_autoscaler.runtime.shadow import Follower
 from pd_autoscaler.settings import Settings
 from pd_autoscaler.telemetry import Telemetry
 
@@ -82,7 +83,8 @@ async def controller(
 ) -> AsyncIterator[Controller]:
     """Open everything a controller needs and yield it, its admin API listening."""
     registry = CollectorRegistry()
-    telemetry = Telemetry(registry, version=__version__)
+    shadows = _shadows(settings)
+    telemetry = Telemetry(registry, version=__version__, shadows=[s.name for s in shadows])
     policy = load_policy(settings.loop.policy, settings.loop.policy_params)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(
@@ -117,6 +119,7 @@ async def controller(
             ),
             deadlines=_deadlines(settings),
             sinks=(telemetry, *sinks),
+            shadows=shadows,
         )
         health = _Health(
             loop, settings.loop.period_s, settings.rules().guard, began_s=anyio.current_time()
@@ -167,6 +170,23 @@ class _Health:
         if blind is not None:
             return False, f"the target is held: {blind.detail}"
         return self.healthy()
+
+
+def _shadows(settings: Settings) -> list[Follower]:
+    """Build the shadow policies; each has a thread of its own, so that none waits for another."""
+    return [
+        Follower(
+            shadow.label,
+            PolicyRunner(
+                load_policy(shadow.policy, shadow.params),
+                ThreadWorkers(slots=1, name=f"shadow-{shadow.label}"),
+                deadline_s=settings.loop.policy_deadline_s,
+                name=f"shadow policy {shadow.label}",
+            ),
+            settings.rules().guard,
+        )
+        for shadow in settings.loop.shadow_policies
+    ]
 
 
 def _loop_settings(settings: Settings) -> LoopSettings:
@@ -235,6 +255,8 @@ def _router(settings: Settings, session: aiohttp.ClientSession) -> Router:
 def check(settings: Settings) -> None:
     """Raise ConfigError for settings that are right in themselves and still cannot be run."""
     load_policy(settings.loop.policy, settings.loop.policy_params)
+    for shadow in settings.loop.shadow_policies:
+        load_policy(shadow.policy, shadow.params)
     check_source(settings)
     if settings.provider.kind == "process":
         _url("provider", settings.provider.url)

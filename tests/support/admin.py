@@ -17,7 +17,7 @@ from pd_autoscaler.model.facts import EngineLoad
 from pd_autoscaler.model.link import Link, LinkState
 from pd_autoscaler.model.node import Endpoint, Node, NodeState, Role
 from pd_autoscaler.model.plan import Action, InitNode, LinkNodes, Peer, StartNode, in_waves
-from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report, Unknown
+from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report, Shadow, Unknown
 from pd_autoscaler.model.signals import NodeSignals, RoleSignals, Signal
 from pd_autoscaler.model.snapshot import Attribution, Bottleneck, LeadTime, Limits, Snapshot
 from pd_autoscaler.ports import Remembered
@@ -222,6 +222,17 @@ def a_rich_report(*, mode: Mode = Mode.PAUSED, cycle: int = 1234, now_s: float =
         hung_calls={"decoder-1": 1, "decoder-0": 0},
         epoch=7,
         engine_load={"decoder-3": EngineLoad(waiting=0, running=3)},
+        shadows=_shadows(),
+    )
+
+
+def _shadows() -> tuple[Shadow, ...]:
+    """Return one that would be elsewhere, and one that does not answer."""
+    asked = Target(5, 4, "9,100 prompt tokens/s expected, 2,000 a node")
+    hung = Hold(HoldReason.POLICY_FAILED, "no answer within 5 s")
+    return (
+        Shadow("throughput", asked, asked, asked),
+        Shadow("hung", hung, hung, Target(4, 4), (Gate(hung.reason, detail=hung.detail),)),
     )
 
 

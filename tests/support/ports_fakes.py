@@ -43,6 +43,7 @@ from pd_autoscaler.runtime.actuator import Deadlines
 from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
 from pd_autoscaler.runtime.observer import Observer
 from pd_autoscaler.runtime.policy_runner import PolicyRunner
+from pd_autoscaler.runtime.shadow import Follower
 from pd_autoscaler.sim.loop import VirtualTimeLoop, run
 from tests.support.reports import newest_until
 
@@ -469,6 +470,7 @@ class Rig:
         metrics: MetricsSource | None = None,
         metrics_period_s: float = 9.0,
         deadline_s: float = 2.0,
+        shadows: Sequence[Follower] = (),
     ) -> None:
         self.world = world
         self.journal = journal or FakeJournal()
@@ -503,6 +505,7 @@ class Rig:
             policy=PolicyRunner(policy or self.policy, self.workers, deadline_s=5.0),
             deadlines=Deadlines(),
             sinks=[self],
+            shadows=shadows,
         )
 
     @property

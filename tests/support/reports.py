@@ -11,7 +11,7 @@ from pd_autoscaler.model.facts import EngineLoad
 from pd_autoscaler.model.link import Link, LinkState
 from pd_autoscaler.model.node import Endpoint, Node, NodeState, Role
 from pd_autoscaler.model.plan import WAVES, Action, LinkNodes, Peer, Plan, StartNode, in_waves
-from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report, Unknown
+from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report, Shadow, Unknown
 from pd_autoscaler.model.signals import NodeSignals, RoleSignals, Signal
 from pd_autoscaler.model.snapshot import Attribution, Bottleneck, LeadTime, Limits, Snapshot
 
@@ -150,6 +150,7 @@ def reports() -> st.SearchStrategy[Report]:
         outcomes=st.lists(outcomes, max_size=2).map(tuple),
         moves=st.lists(st.from_type(Move), max_size=2).map(tuple),
         links=st.lists(st.from_type(Link), max_size=2).map(tuple),
+        shadows=st.lists(st.from_type(Shadow), max_size=2).map(tuple),
     )
 
 

@@ -10,7 +10,7 @@ from pd_autoscaler.core.scaling_explanation import MODES, NEEDS, Change, scaling
 from pd_autoscaler.model.decision import Decision, Gate, Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.node import Node, NodeState, Role
 from pd_autoscaler.model.plan import StartNode, in_waves
-from pd_autoscaler.model.report import Report
+from pd_autoscaler.model.report import Report, Shadow
 from pd_autoscaler.model.signals import RoleSignals, Signal
 from pd_autoscaler.model.snapshot import Attribution, LeadTime
 from tests.support.reports import a_node, a_report, a_snapshot
@@ -108,6 +108,22 @@ def test_a_hold_of_the_guard_is_told_by_its_gates_with_their_numbers() -> None:
     assert said["to move"] == [
         f"budget: {NEEDS[HoldReason.BUDGET]}",
         "cooldown: it ends by itself (guard.cooldown_s)",
+    ]
+
+
+def test_a_shadow_policy_says_where_it_would_be_what_it_asks_for_and_what_its_guard_keeps() -> None:
+    asked, held = Target(4, 2, "more is coming"), Hold(HoldReason.NO_METRICS, "no page")
+    kept = Hold(HoldReason.UP_WINDOW, "not for long enough")
+    shadows = (
+        Shadow("slo", asked, asked, asked),
+        Shadow("slow", asked, kept, STANDING, (Gate(kept.reason, detail=kept.detail),)),
+        Shadow("blind", held, held, STANDING),
+    )
+
+    assert told(report_of(STANDING, shadows=shadows))["shadow"] == [
+        "slo would be at 4P:2D; asks for 4P:2D: more is coming",
+        "slow would be at 2P:2D; asks for 4P:2D: more is coming; its guard keeps it (up window)",
+        "blind would be at 2P:2D; holds (no metrics): no page",
     ]
 
 

@@ -95,8 +95,21 @@ WRONG = [
         "loop:\n  advisory: true\n  perod_s: 5\n",
         (
             "pd.yaml:3: loop.perod_s is not a setting; did you mean loop.period_s? (known in loop: "
-            "period_s, advisory, policy, policy_params, policy_deadline_s, cycle_gap_min_s)"
+            "period_s, advisory, policy, policy_params, policy_deadline_s, shadow_policies, "
+            "cycle_gap_min_s)"
         ),
+    ),
+    (
+        "loop: {shadow_policies: [{policy: hpa}, {policy: kpa, name: hpa}]}\n",
+        ("loop.shadow_policies names hpa 2 times; names must differ: give each a name of its own"),
+    ),
+    (
+        "loop: {shadow_policies: [{params: {}}]}\n",
+        "pd.yaml:1: loop.shadow_policies[0].policy is missing",
+    ),
+    (
+        "loop: {shadow_policies: slo}\n",
+        "pd.yaml:1: loop.shadow_policies is 'slo', and must be a list",
     ),
     (
         "zzz: 1\n",

@@ -52,6 +52,26 @@ def node(name: str, role: str, cluster_id: str) -> dict[str, Any]:
     }
 
 
+def test_the_state_says_where_each_shadow_policy_would_be_and_why() -> None:
+    throughput, hung = state_view(a_rich_report(), now_s=NOW_S, version="1")["shadows"]
+
+    why = "9,100 prompt tokens/s expected, 2,000 a node"
+    assert throughput == {
+        "name": "throughput",
+        "target": {"prompt": 5, "decoder": 4, "why": why},
+        "decision": {"kind": "target", "prompt": 5, "decoder": 4, "why": why},
+        "guarded": {"kind": "target", "prompt": 5, "decoder": 4, "why": why},
+        "gates": [],
+    }
+    assert hung["target"] == {"prompt": 4, "decoder": 4, "why": ""}
+    assert hung["guarded"] == {
+        "kind": "hold",
+        "reason": "policy_failed",
+        "detail": "no answer within 5 s",
+    }
+    assert [gate["reason"] for gate in hung["gates"]] == ["policy_failed"]
+
+
 def test_the_state_says_everything_of_a_busy_cycle() -> None:
     unknown = ("transfer_wait", "running", "kv_used", "kv_export_backlog", "token_rate")
     nothing = dict.fromkeys(unknown) | {"engine": "", "doubt": ""}
@@ -79,6 +99,7 @@ def test_the_state_says_everything_of_a_busy_cycle() -> None:
         "guarded": target,
         "hold": None,
         "gates": [],
+        "shadows": [],
         "attribution": {"bottleneck": "prompt", "evidence": "queue 3 on prompt"},
         "alarms": ["link d1-p2 failed 5 times"],
         "signals": {

@@ -120,6 +120,8 @@ async def test_it_shows_targets_reasons_nodes_links_and_what_changed(browser: Br
             "hold, cooldown",
             "step (prompt) \u2014 6 asked for, at most 4 at once",
             f"cooldown (decoder) \u2014 {COOLING}",
+            "5P:4D \u2014 9,100 prompt tokens/s expected, 2,000 a node",
+            "4P:4D \u2014 hold, policy failed: no answer within 5 s",
             "prompt \u2014 queue 6.2 per prompt node, decoders at 62% of their KV cache",
             "link decoder-2 to prompt-3",
             "decoder-3 waits: prompt-3 does not serve yet",

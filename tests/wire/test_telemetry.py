@@ -23,7 +23,7 @@ from pd_autoscaler.model.plan import (
     UnlinkNodes,
     in_waves,
 )
-from pd_autoscaler.model.report import Done, Failed, Outcome, Report, Unknown
+from pd_autoscaler.model.report import Done, Failed, Outcome, Report, Shadow, Unknown
 from pd_autoscaler.model.signals import NodeSignals, RoleSignals, Signal
 from pd_autoscaler.model.snapshot import Attribution, Bottleneck
 from pd_autoscaler.ports import ReportSink
@@ -42,6 +42,9 @@ GOLDEN = [
     "counter pd_autoscaler_scrape_failures_total",
     "counter pd_autoscaler_scraped_bytes_total",
     "counter pd_autoscaler_scraped_pages_total",
+    "counter pd_autoscaler_shadow_holds_total{policy,reason}",
+    "counter pd_autoscaler_shadow_policy_errors_total{policy}",
+    "counter pd_autoscaler_shadow_target_changes_total{direction,policy}",
     "counter pd_autoscaler_target_changes_total{direction}",
     "gauge pd_autoscaler_alarms",
     "gauge pd_autoscaler_bottleneck{side}",
@@ -71,6 +74,7 @@ GOLDEN = [
     "gauge pd_autoscaler_nodes{role,state}",
     "gauge pd_autoscaler_scrape_age_max_seconds{role}",
     "gauge pd_autoscaler_serving_ratio",
+    "gauge pd_autoscaler_shadow_target_nodes{policy,role}",
     "gauge pd_autoscaler_signal_age_seconds{role,signal}",
     "gauge pd_autoscaler_signals{role,signal}",
     "gauge pd_autoscaler_suspect_nodes{role}",
@@ -96,10 +100,20 @@ def limited(node_id: str, links_max: int | None, role: Role = Role.DECODER) -> N
 class Page:
     """A telemetry on a registry of its own, and what its page says."""
 
-    def __init__(self, *, pairs_max: int = 4096, nodes_max: int = 1024) -> None:
+    def __init__(
+        self,
+        *,
+        pairs_max: int = 4096,
+        nodes_max: int = 1024,
+        shadows: tuple[str, ...] = ("slo",),
+    ) -> None:
         self.registry = CollectorRegistry()
         self.telemetry = Telemetry(
-            self.registry, version="1.2.3", pairs_max=pairs_max, nodes_max=nodes_max
+            self.registry,
+            version="1.2.3",
+            pairs_max=pairs_max,
+            nodes_max=nodes_max,
+            shadows=shadows,
         )
         self.sink: ReportSink = self.telemetry
 
@@ -182,6 +196,34 @@ def test_before_the_first_report_every_closed_series_is_there_at_zero() -> None:
     assert len(page.series("actions_total")) == 10 * 3
     assert set(page.series("actions_total").values()) == {0}
     assert page.series("build_info") == {("1.2.3",): 1}
+
+
+def test_shadow_policies_have_series_of_their_own_under_the_names_of_the_settings() -> None:
+    page = Page(shadows=("slo", "hung"))
+    assert page.series("shadow_target_nodes") == {
+        (name, role): 0 for name in ("slo", "hung") for role in ("prompt", "decoder")
+    }
+    assert page.value("shadow_policy_errors_total", policy="hung") == 0
+
+    hung = Hold(HoldReason.POLICY_FAILED, "no answer within 5 s")
+    lost = Shadow("hung", hung, hung, Target(1, 1))
+    for target in (Target(1, 1), Target(3, 1), Target(2, 2)):
+        shadows = (Shadow("slo", target, target, target), lost, replace(lost, name="stranger"))
+        page.after(a_report(shadows=shadows))
+
+    assert page.series("shadow_target_nodes") == {
+        ("slo", "prompt"): 2,
+        ("slo", "decoder"): 2,
+        ("hung", "prompt"): 1,
+        ("hung", "decoder"): 1,
+    }
+    assert page.value("shadow_holds_total", policy="hung", reason="policy_failed") == 3
+    assert page.value("shadow_policy_errors_total", policy="hung") == 3
+    assert page.value("shadow_target_changes_total", policy="slo", direction="grow") == 1
+    assert page.value("shadow_target_changes_total", policy="slo", direction="shift") == 1
+    # The one that acts is told of apart.
+    assert page.value("policy_errors_total") == 0
+    assert page.series("target_nodes") == {("prompt",): 1, ("decoder",): 1}
 
 
 def test_what_is_unknown_is_absent_or_not_a_number_and_never_zero() -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pd_autoscaler.model.decision import Decision, Gate, Hold, Target
+from pd_autoscaler.model.report import Shadow
 
 Json = dict[str, Any]
 
@@ -32,6 +33,17 @@ def gate_view(gate: Gate) -> Json:
         "reason": gate.reason.value,
         "role": None if gate.role is None else gate.role.value,
         "detail": gate.detail,
+    }
+
+
+def shadow_view(shadow: Shadow) -> Json:
+    """Return what a shadow policy would have done, and where it would be."""
+    return {
+        "name": shadow.name,
+        "target": target_view(shadow.target),
+        "decision": decision_view(shadow.decision),
+        "guarded": decision_view(shadow.guarded),
+        "gates": [gate_view(gate) for gate in shadow.gates],
     }
 
 

@@ -3,7 +3,13 @@
 from typing import Any
 
 from pd_autoscaler.admin.actions import action_view, outcome_view
-from pd_autoscaler.admin.decision_view import decision_view, gate_view, hold_view, target_view
+from pd_autoscaler.admin.decision_view import (
+    decision_view,
+    gate_view,
+    hold_view,
+    shadow_view,
+    target_view,
+)
 from pd_autoscaler.admin.links_view import link_counts
 from pd_autoscaler.admin.numbers import number, seconds
 from pd_autoscaler.admin.signals_view import (
@@ -42,6 +48,7 @@ def state_view(report: Report, *, now_s: float, version: str) -> Json:
         "guarded": decision_view(report.guarded),
         "hold": hold_view(report.guarded),
         "gates": [gate_view(gate) for gate in report.gates],
+        "shadows": [shadow_view(shadow) for shadow in report.shadows],
         "attribution": {
             "bottleneck": snapshot.attribution.bottleneck.value,
             "evidence": snapshot.attribution.evidence,

@@ -155,6 +155,7 @@ def _now_unix_s() -> float:
 def _decision_lines(state: Json) -> list[str]:
     lines = [f"policy     {_decision(state['decision'])}"]
     lines += _guard_lines(state)
+    lines += [f"shadow     {_shadow(shadow)}" for shadow in state["shadows"]]
     fault = state["attribution"]
     lines.append(f"bottleneck {fault['bottleneck']}{_after(': ', fault['evidence'])}")
     lines += [f"doing      {action['text']}" for wave in state["plan"]["waves"] for action in wave]
@@ -166,6 +167,12 @@ def _decision(decision: Json) -> str:
     if decision["kind"] == "hold":
         return f"hold ({decision['reason']}){_after(': ', decision['detail'])}"
     return f"{decision['prompt']}P:{decision['decoder']}D{_after(': ', decision['why'])}"
+
+
+def _shadow(shadow: Json) -> str:
+    target, guarded = shadow["target"], shadow["guarded"]
+    said = _decision(guarded) if guarded["kind"] == "hold" else guarded["why"]
+    return f"{shadow['name']} {target['prompt']}P:{target['decoder']}D{_after(': ', said)}"
 
 
 def _guard_lines(state: Json) -> list[str]:

@@ -18,7 +18,7 @@ from pd_autoscaler.core.input_explanation import (
 from pd_autoscaler.core.scene import spoken
 from pd_autoscaler.model.decision import Gate, Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.node import COMING, LEAVING, Node, Role
-from pd_autoscaler.model.report import Report
+from pd_autoscaler.model.report import Report, Shadow
 from pd_autoscaler.model.wording import sentence
 
 TOLD_MAX = 4
@@ -103,6 +103,7 @@ def scaling_explained(
         ("capacity", capacity_lines(snapshot.capacity)),
         ("coming", _coming(report, now_s)),
         ("to move", _needs(report)),
+        ("shadow", [_shadow(shadow) for shadow in report.shadows]),
         ("doing" if report.is_acting else "not begun", _doing(report)),
         ("not done", capped(report.plan.notes, TOLD_MAX)),
         ("alarm", capped(report.alarms, TOLD_MAX)),
@@ -219,6 +220,18 @@ def _expected(node: Node, now_s: float) -> str:
 
 def _doing(report: Report) -> list[str]:
     return capped([sentence(action) for action in report.plan.actions], TOLD_MAX)
+
+
+def _shadow(shadow: Shadow) -> str:
+    """Say where a shadow policy would be, what it asks for there, and what its guard kept back."""
+    match shadow.decision:
+        case Hold(reason=reason, detail=detail):
+            said = f"holds ({_words(reason)}){f': {detail}' if detail else ''}"
+        case asked:
+            said = f"asks for {asked}{f': {asked.why}' if asked.why else ''}"
+            if isinstance(shadow.guarded, Hold):
+                said += f"; its guard keeps it ({_words(shadow.guarded.reason)})"
+    return f"{shadow.name} would be at {shadow.target}; {said}"
 
 
 def _mode(report: Report) -> Iterator[str]:

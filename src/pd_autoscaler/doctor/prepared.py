@@ -1,6 +1,7 @@
 """What a round needs of this machine: files, plug-ins and profiles, read before the event loop."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from pd_autoscaler.adapters.metrics.connection import tls_context
 from pd_autoscaler.adapters.metrics.profiles import AUTO, ProfileBook, loaded, shipped_profiles
@@ -71,3 +72,10 @@ def local_findings(settings: Settings) -> Iterator[Finding]:
         fix="correct loop.policy and loop.policy_params ('pd-autoscaler policies' lists what is "
         "installed)",
     )
+    for shadow in loop.shadow_policies:
+        yield from of_call(
+            "shadow policy",
+            partial(load_policy, shadow.policy, shadow.params),
+            said=f"{shadow.label} loads",
+            fix="correct loop.shadow_policies ('pd-autoscaler policies' lists what is installed)",
+        )

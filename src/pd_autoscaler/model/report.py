@@ -56,6 +56,21 @@ class Move:
     before_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What a shadow policy would have done in this cycle; nothing of it is ever done.
+
+    `decision` is its answer, `guarded` what a guard of its own left of it, `gates` the gates that
+    fired. `target` is where its own guarded decisions have led it since the controller's start.
+    """
+
+    name: str
+    decision: Decision
+    guarded: Decision
+    target: Target
+    gates: tuple[Gate, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One cycle, complete: what was seen, decided, planned, and what ended since the last one.
@@ -67,7 +82,8 @@ class Report:
     answered said is inside its engine, `epoch` the fencing epoch (0 before one is taken),
     `is_acting` whether the plan may be begun, `waits` why pairs that are wanted and not up are not
     being linked now, `card_links` the links up or being made on the busiest card of each node.
-    Without `is_meshed` engines connect by themselves: there are no links.
+    Without `is_meshed` engines connect by themselves: there are no links. `shadows` are in the
+    settings' order.
     """
 
     cycle: int
@@ -91,3 +107,4 @@ class Report:
     scraped: Scraped = field(default_factory=Scraped)
     epoch: int = 0
     is_acting: bool = True
+    shadows: tuple[Shadow, ...] = ()

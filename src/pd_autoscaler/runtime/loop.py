@@ -25,7 +25,7 @@ from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Mode, Targe
 from pd_autoscaler.model.facts import Facts
 from pd_autoscaler.model.node import NodeState, Role
 from pd_autoscaler.model.plan import Action, Plan, StartNode
-from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report
+from pd_autoscaler.model.report import Done, Failed, Move, Outcome, Report, Shadow
 from pd_autoscaler.model.snapshot import Snapshot
 from pd_autoscaler.model.wording import sentence
 from pd_autoscaler.ports import Journal, Lease, NodeAgent, NodeProvider, ReportSink, Router
@@ -33,11 +33,15 @@ from pd_autoscaler.runtime.actuator import Actuator, Deadlines
 from pd_autoscaler.runtime.fencing import Fencing
 from pd_autoscaler.runtime.linked_ids import LinkedIds
 from pd_autoscaler.runtime.observer import Observer
+from pd_autoscaler.runtime.phases import Phases
 from pd_autoscaler.runtime.policy_runner import PolicyRunner
 from pd_autoscaler.runtime.scribe import Scribe
+from pd_autoscaler.runtime.shadow import Follower, Shadows
 from pd_autoscaler.runtime.standing import Standing
 
 log = logging.getLogger(__name__)
+
+_BLIND = Hold(HoldReason.MASS_FAILURE, "too much of the fleet is silent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +88,13 @@ class ControlLoop:
         policy: PolicyRunner,
         deadlines: Deadlines,
         sinks: Sequence[ReportSink] = (),
+        shadows: Sequence[Follower] = (),
     ) -> None:
         self._settings = settings
         self._outside = outside
         self._observer = observer
         self._policy = policy
+        self._shadows = Shadows(shadows)
         self._deadlines = deadlines
         self._sinks = sinks
         self._poked = anyio.Event()
@@ -155,10 +161,13 @@ class ControlLoop:
         The gap comes last: calls end in groups, and one cycle takes in what ends soon after.
         """
         gap_s = self._settings.gap_min_s
-        with anyio.move_on_after(max(0.0, next_s - gap_s - anyio.current_time())):
-            await self._poked.wait()
+        await self._due(next_s - gap_s)
         await anyio.sleep(gap_s)
         self._poked = anyio.Event()
+
+    async def _due(self, at_s: float) -> None:
+        with anyio.move_on_after(max(0.0, at_s - anyio.current_time())):
+            await self._poked.wait()
 
     async def _take_up(self) -> None:
         remembered = await self._outside.journal.remembered()
@@ -203,7 +212,7 @@ class ControlLoop:
 
     async def _run_cycle(self, actuator: Actuator) -> None:
         """Observe, decide, plan, act, report."""
-        phases, rules = _Phases(anyio.current_time()), self._settings.rules
+        phases, rules = Phases(anyio.current_time()), self._settings.rules
         ended = actuator.ended()
         self._take_in(ended)
         facts = await self._observer.observe(self._fleet.nodes.values())
@@ -232,6 +241,7 @@ class ControlLoop:
 
         await self._act(actuator, plan)
         phases.end("act")
+        shadows = await self._shadowed(snapshot, phases)
         self._cycle += 1
         alarms += [*signal_alarms(snapshot, rules.guard), *_unread(facts), *self._faults]
         alarms += [self._scribe.alarm] if self._scribe.alarm else []
@@ -259,6 +269,7 @@ class ControlLoop:
                 epoch=self._fencing.epoch,
                 is_acting=self._may_act(),
                 phase_s=phases.spent_s,
+                shadows=shadows,
             )
         )
 
@@ -311,9 +322,20 @@ class ControlLoop:
             return Hold(HoldReason.PAUSED, "an operator paused the policy")
         if self._scribe.alarm:
             return Hold(HoldReason.JOURNAL_FAILED, self._scribe.alarm)
-        if self._fleet.is_blind:
-            return Hold(HoldReason.MASS_FAILURE, "too much of the fleet is silent")
-        return await self._policy.decide(snapshot)
+        return _BLIND if self._fleet.is_blind else await self._policy.decide(snapshot)
+
+    async def _shadowed(self, snapshot: Snapshot, phases: Phases) -> tuple[Shadow, ...]:
+        """Ask the shadows last, when all that acts has begun, and not beyond the next cycle."""
+        held, settings = _BLIND if self._fleet.is_blind else None, self._settings
+
+        async def enough() -> None:
+            await self._due(phases.began_s + settings.period_s - 2 * settings.gap_min_s)
+            await anyio.sleep(settings.gap_min_s)
+
+        shadows = await self._shadows.follow(snapshot, held=held, enough=enough)
+        if shadows:
+            phases.end("shadow")
+        return shadows
 
     async def _stand(self, standing: Target, decision: Decision) -> Target:
         """Move the standing target to the guard's answer, once the journal has it."""
@@ -376,17 +398,3 @@ def _unread(facts: Facts) -> list[str]:
     """Say which of the sources that everything waits for did not answer."""
     errors = facts.errors
     return [f"the {s} cannot be read: {errors[s]}" for s in ("provider", "router") if s in errors]
-
-
-class _Phases:
-    """A stop-watch over the phases of a cycle."""
-
-    def __init__(self, began_s: float) -> None:
-        self._last_s = began_s
-        self.spent_s: dict[str, float] = {}
-
-    def end(self, phase: str) -> None:
-        """Note how long the phase that ends now has taken."""
-        now_s = anyio.current_time()
-        self.spent_s[phase] = now_s - self._last_s
-        self._last_s = now_s

@@ -18,13 +18,16 @@ _COUNT_MAX = 1_000_000
 class PolicyRunner:
     """Wraps a plug-in: an exception, a wrong answer or a missed deadline becomes a hold.
 
-    While a call hangs no second one begins. Each new kind of failure is logged once.
+    While a call hangs no second one begins. Each new kind of failure is logged once, under `name`.
     """
 
-    def __init__(self, policy: Policy, workers: Workers, *, deadline_s: float) -> None:
+    def __init__(
+        self, policy: Policy, workers: Workers, *, deadline_s: float, name: str = "the policy"
+    ) -> None:
         self._policy = policy
         self._workers = workers
         self._deadline_s = deadline_s
+        self._name = name
         self._is_inside = False
         self._is_overdue = False
         self._failing = ""
@@ -54,7 +57,7 @@ class PolicyRunner:
         if problem:
             return self._failed("nonsense", problem)
         if self._failing:
-            log.info("the policy answers again")
+            log.info("%s answers again", self._name)
             self._failing = ""
         assert isinstance(answer, Target | Hold)  # noqa: S101  # _problem has checked it
         return answer
@@ -71,7 +74,7 @@ class PolicyRunner:
 
     def _failed(self, kind: str, why: str) -> Hold:
         if kind != self._failing:
-            log.error("the policy failed, the target is kept: %s", why)
+            log.error("%s failed, the target is kept: %s", self._name, why)
             self._failing = kind
         return Hold(HoldReason.POLICY_FAILED, why)
 

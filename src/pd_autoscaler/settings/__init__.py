@@ -18,6 +18,7 @@ from pd_autoscaler.settings.sections import (
     RouterSettings,
     ScrapeSettings,
     Section,
+    ShadowSettings,
     StaticNode,
 )
 from pd_autoscaler.settings.tree import Settings
@@ -36,6 +37,7 @@ __all__ = [
     "ScrapeSettings",
     "Section",
     "Settings",
+    "ShadowSettings",
     "StaticNode",
     "load",
 ]

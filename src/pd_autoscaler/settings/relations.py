@@ -65,6 +65,16 @@ def of_cycle(loop: LoopSettings, scrape: ScrapeSettings, node: NodeSettings) -> 
         )
 
 
+def of_shadows(loop: LoopSettings) -> Iterator[str]:
+    """Check that shadow policies can be told apart."""
+    names = [shadow.label for shadow in loop.shadow_policies]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        yield (
+            f"loop.shadow_policies names {name} {names.count(name)} times; names must differ: give "
+            "each a name of its own"
+        )
+
+
 def of_scrape(scrape: ScrapeSettings) -> Iterator[str]:
     """Check that what the source of metrics needs is there, and what it would ignore is not."""
     source, promql = scrape.source, scrape.promql

@@ -65,6 +65,22 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 NodeId = Annotated[str, AfterValidator(_node_id)]
 
 
+class ShadowSettings(Section):
+    """A policy that decides beside the one that acts, and is never acted on."""
+
+    policy: str = Field(min_length=1)
+    """The name of an installed policy."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Its own parameters; it refuses unknown ones at start."""
+    name: str | None = Field(default=None, min_length=1, max_length=64)
+    """What it is called in reports and metrics; not given, it is the policy's name."""
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return self.name or self.policy
+
+
 class LoopSettings(Section):
     """How often the loop turns, and which policy it asks."""
 
@@ -78,6 +94,8 @@ class LoopSettings(Section):
     """The policy's own parameters; it refuses unknown ones at start."""
     policy_deadline_s: float = Field(default=5.0, gt=0, le=600)
     """A policy that has not answered by then makes the cycle hold."""
+    shadow_policies: tuple[ShadowSettings, ...] = Field(default=(), max_length=8)
+    """Policies to compare with: each cycle they decide, too, and nothing is done about it."""
     cycle_gap_min_s: float = Field(default=0.1, ge=0, le=60)
     """Least pause between two cycles, however often the loop is poked."""
 

@@ -50,6 +50,7 @@ class Settings(Section):
     def _relations_hold(self) -> "Settings":
         problems = [
             *relations.of_cycle(self.loop, self.scrape, self.node),
+            *relations.of_shadows(self.loop),
             *relations.of_scrape(self.scrape),
             *relations.of_capacity(self.capacity),
             *relations.of_guard(self.guard),

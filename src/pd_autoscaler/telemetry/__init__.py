@@ -5,6 +5,8 @@ is unknown has no series (or is not-a-number where there is no label): it is nev
 appear in `link_up`, `link_state` and `card_links` alone, and only below a cap.
 """
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Info
 from prometheus_client.metrics import disable_created_metrics
 
@@ -18,6 +20,7 @@ from pd_autoscaler.telemetry.fleet import Fleet
 from pd_autoscaler.telemetry.links import Links
 from pd_autoscaler.telemetry.pairs import Pairs
 from pd_autoscaler.telemetry.scrapes import Scrapes
+from pd_autoscaler.telemetry.shadows import Shadows
 
 PAIRS_MAX = 64 * 64
 """Above so many pairs none has series of its own: they would drown the server."""
@@ -27,7 +30,10 @@ NODES_MAX = 1024
 
 
 class Telemetry:
-    """`ports.ReportSink` that keeps `pd_autoscaler_*` metrics on the registry it was given."""
+    """`ports.ReportSink` that keeps `pd_autoscaler_*` metrics on the registry it was given.
+
+    `shadows` are the names of the shadow policies that reports may tell of.
+    """
 
     def __init__(
         self,
@@ -36,6 +42,7 @@ class Telemetry:
         version: str = __version__,
         pairs_max: int = PAIRS_MAX,
         nodes_max: int = NODES_MAX,
+        shadows: Sequence[str] = (),
     ) -> None:
         # The library would add a gauge `…_created` to each counter and histogram: in this page,
         # and, as the switch is the process's, in any other of it.
@@ -51,6 +58,7 @@ class Telemetry:
         self._pairs = Pairs(registry, pairs_max)
         self._cards = Cards(registry, nodes_max)
         self._actions = Actions(registry)
+        self._shadows = Shadows(registry, shadows)
         self._journal_errors = Counter(
             "pd_autoscaler_journal_errors_total",
             "Journal writes that failed; nothing new is begun meanwhile.",
@@ -67,6 +75,7 @@ class Telemetry:
         self._pairs.take(report)
         self._cards.take(report)
         self._actions.take(report)
+        self._shadows.take(report)
 
     def journal_failed(self) -> None:
         """Count a journal write that failed."""

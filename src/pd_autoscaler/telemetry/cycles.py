@@ -6,7 +6,7 @@ from pd_autoscaler.model.decision import Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.report import Report
 from pd_autoscaler.telemetry.series import OTHER, begin
 
-PHASES = ("observe", "decide", "plan", "act")
+PHASES = ("observe", "decide", "plan", "act", "shadow")
 DIRECTIONS = ("grow", "shrink", "shift")
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -94,14 +94,15 @@ class Cycles:
         for gate in report.gates:
             self._gates.labels(gate.reason.value).inc()
         if report.target != report.snapshot.target:
-            self._changes.labels(_direction(report.snapshot.target, report.target)).inc()
+            self._changes.labels(direction(report.snapshot.target, report.target)).inc()
         for mode in Mode:
             self._mode.labels(mode.value).set(mode is report.mode)
         self._epoch.set(report.epoch)
         self._alarms.set(len(report.alarms))
 
 
-def _direction(before: Target, after: Target) -> str:
+def direction(before: Target, after: Target) -> str:
+    """Say which way a target moved: one of DIRECTIONS."""
     if after.total == before.total:
         return "shift"
     return "grow" if after.total > before.total else "shrink"

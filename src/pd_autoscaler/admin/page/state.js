@@ -64,6 +64,12 @@ function guarded({ decision, guarded: left, gates }) {
   return [head, gates.some((gate) => gate.detail && detail.includes(gate.detail)) ? "" : detail];
 }
 
+// Where a shadow policy would be; what keeps it there is its guard's answer.
+function shadowed({ target, guarded: left }) {
+  const words = left.kind === "hold" ? decided(left).filter(Boolean).join(": ") : left.why;
+  return [ratio(target), words];
+}
+
 const gateName = (gate) =>
   gate.reason.replaceAll("_", " ") + (gate.role === null ? "" : ` (${gate.role})`);
 
@@ -80,6 +86,7 @@ function showWhy(state) {
     ...row("policy", decided(state.decision)),
     ...row("guard", guarded(state)),
     ...gates.flatMap((gate) => row("gate", [gateName(gate), gate.detail])),
+    ...state.shadows.flatMap((shadow) => row(`shadow ${shadow.name}`, shadowed(shadow))),
     ...row("bottleneck", [state.attribution.bottleneck, state.attribution.evidence]),
     ...(actions.length ? row("doing", ["", some(actions)]) : []),
     ...(state.plan.notes.length ? row("not done", ["", some(state.plan.notes)]) : []),
