@@ -1,7 +1,7 @@
 """Panels: plots below each other over one time axis, as a figure of plotly.
 
 A figure is the plain dictionary that plotly.js draws; its series are numpy arrays until it is
-written (`sim.report.figures_json`).
+written (`sim.report.encoding`).
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,16 @@ _BOTTOM_PX = 44
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """A value that a panel draws as a line, with what it is."""
-
-    value: float
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class Panel:
-    """One plot: its title with the unit, its traces, and the lines across it."""
+    """One plot: its title with the unit, its traces, and where a limit runs across it.
+
+    `word` says what a value is where those of all panels stand together.
+    """
 
     title: str
+    word: str
     traces: Sequence[Trace]
-    limits: Sequence[Limit] = ()
+    limit: float | None = None
     axis: dict[str, Any] = field(default_factory=dict)
 
 
@@ -112,9 +108,10 @@ def _add(figure: Figure, panel: Panel, number: int, domain: list[float]) -> None
     for trace in panel.traces:
         placed = {"xaxis": "x", "yaxis": f"y{suffix}", "legend": f"legend{suffix}"}
         stack = {"stackgroup": f"stack{suffix}"} if "stackgroup" in trace else {}
-        figure["data"].append({**trace, **placed, **stack})
-    for limit in panel.limits:
-        layout["shapes"].append(_line(limit, f"y{suffix}"))
+        told = f"{panel.word} {trace['name']}: %{{y:.4~g}}<extra></extra>".strip()
+        figure["data"].append({**trace, **placed, **stack, "hovertemplate": told})
+    if panel.limit is not None:
+        layout["shapes"].append(_line(panel.limit, f"y{suffix}"))
 
 
 def _title(text: str, top: float) -> dict[str, Any]:
@@ -131,21 +128,14 @@ def _title(text: str, top: float) -> dict[str, Any]:
     }
 
 
-def _line(limit: Limit, yaxis: str) -> dict[str, Any]:
+def _line(limit: float, yaxis: str) -> dict[str, Any]:
     return {
         "type": "line",
         "xref": "paper",
         "x0": 0,
         "x1": 1,
         "yref": yaxis,
-        "y0": limit.value,
-        "y1": limit.value,
+        "y0": limit,
+        "y1": limit,
         "line": {"color": colours.LIMIT, "width": 1.5, "dash": "dash"},
-        "label": {
-            "text": limit.name,
-            "textposition": "end",
-            "yanchor": "bottom",
-            "padding": 1,
-            "font": {"size": 10, "color": colours.LIMIT},
-        },
     }

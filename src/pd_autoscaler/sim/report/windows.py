@@ -27,16 +27,18 @@ class Windows:
     def rates(self, at_s: Floats, amounts: NDArray[np.generic] | None = None) -> Floats:
         """Return how much came per second in each window; each counts 1 without amounts."""
         weights = None if amounts is None else amounts.astype(np.float64)
-        found = np.bincount(self._numbers(at_s), weights, minlength=self.count)
-        return np.asarray(found, np.float64) / self.width_s
+        per_s: Floats = (
+            np.bincount(self._numbers(at_s), weights, minlength=self.count) / self.width_s
+        )
+        return per_s
 
     def shares(self, at_s: Floats, is_met: NDArray[np.bool_]) -> Floats:
         """Return the share of what came in each window for which it is true; NaN for none."""
         numbers = self._numbers(at_s)
         of = np.bincount(numbers, minlength=self.count).astype(np.float64)
         met = np.bincount(numbers, is_met.astype(np.float64), minlength=self.count)
-        none = np.full(self.count, np.nan)
-        return np.divide(met, of, out=none, where=of > 0)
+        shares: Floats = np.divide(met, of, out=np.full(self.count, np.nan), where=of > 0)
+        return shares
 
     def quantiles(self, at_s: Floats, values: Floats, levels: Iterable[float]) -> list[Floats]:
         """Return a series per level; a value that never came (NaN) counts as endless.
