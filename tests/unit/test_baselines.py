@@ -122,7 +122,13 @@ def decided(policy: Policy, *moments: Snapshot) -> list[Decision]:
 def test_a_prompt_engine_is_rated_by_its_best_batch_in_time() -> None:
     # One request of 1,000 tokens takes 0.1 s; 2,000 tokens are a full batch.
     assert prompt_requests_per_s(ROUND, 1000.0, 1.0) == pytest.approx(10.0)
-    assert prefill_s(ROUND, 5000) == pytest.approx(0.5)
+    assert prefill_s(ROUND, 5000, 1000) == pytest.approx(0.5)
+
+
+def test_long_prompts_take_longer_than_as_many_tokens_of_short_ones() -> None:
+    looking_back = replace(ROUND, prefill_attention_s=1e-7)
+    assert prefill_s(looking_back, 5000, 1000) == pytest.approx(0.5 + 5 * 0.1)
+    assert prompt_requests_per_s(looking_back, 1000.0, 1.0) == pytest.approx(1 / 0.2)
 
 
 def test_an_engine_that_is_never_in_time_is_rated_as_if_it_were() -> None:

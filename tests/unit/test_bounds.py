@@ -89,6 +89,16 @@ def test_prompts_are_work_where_they_arrive_less_what_is_cached() -> None:
     assert found.prompt == pytest.approx([1.0, 2.0])
 
 
+def test_long_prompts_are_more_work_than_as_many_tokens_of_short_ones() -> None:
+    looking_back = replace(ROUND, prefill_attention_s=1e-7)
+    found = fluid_need(
+        arrivals([0.0] * 60, 3000, 1, cached_tokens=1000), looking_back, SLO, until_s=60.0
+    )
+    # 0.2 s for 2,000 tokens, and 1e-7 for each of 3,000^2 - 1,000^2.
+    assert found.prompt == pytest.approx([0.2 + 0.8])
+    assert prompt_tokens_per_s(looking_back, 1000.0) == pytest.approx(5_000)
+
+
 def test_outputs_are_spread_over_the_time_that_they_take() -> None:
     # 2,400 tokens at 50 ms take 120 s: from the middle of the first slot into the third.
     found = fluid_need(arrivals([30.0] * 20, 100, 2400), ROUND, SLO, until_s=240.0)

@@ -35,12 +35,16 @@ class Need:
     decoder: Floats
 
 
-def prompt_tokens_per_s(profile: EngineProfile) -> float:
-    """Return the most prompt tokens a second that one node computes, at its best batch."""
+def prompt_tokens_per_s(profile: EngineProfile, prompt_tokens: float = 0.0) -> float:
+    """Return the most tokens a second that one node computes, at its best batch.
+
+    The longer prompts are, the slower are their tokens; without a length that is left out.
+    """
     most = profile.prefill_tokens_max
     sizes = {most, *(int(tokens) for tokens, _ in profile.prefill_points if 1 <= tokens <= most)}
     times = ((size, profile.prefill_s(size)) for size in sizes)
-    return max(size / seconds for size, seconds in times if seconds > 0)
+    least_s = min(seconds / size for size, seconds in times if seconds > 0)
+    return 1 / (least_s + profile.prefill_attention_s * prompt_tokens)
 
 
 def decoder_batch(profile: EngineProfile, context_tokens: float, tpot_s: float) -> int:
@@ -84,8 +88,11 @@ def fluid_need(
     if slots < 1:
         raise ConfigError("bounds: there is no time in which requests could arrive")
     edges: Floats = np.arange(slots + 1, dtype=np.float64) * np.float64(slot_s)
-    given, _ = np.histogram(arrivals.at_s, bins=edges, weights=arrivals.uncached_tokens)
-    prompt = given / (prompt_tokens_per_s(profile) * slot_s)
+    squares = arrivals.input_tokens.astype(np.float64) ** 2 - arrivals.cached_tokens**2.0
+    computed_s = arrivals.uncached_tokens / prompt_tokens_per_s(profile)
+    computed_s += profile.prefill_attention_s * squares
+    busy_s, _ = np.histogram(arrivals.at_s, bins=edges, weights=computed_s)
+    prompt = busy_s / slot_s
     output = arrivals.output_tokens.astype(np.float64)
     lasts_s = output * slo.tpot_s
     context = output * (arrivals.input_tokens + output / 2)

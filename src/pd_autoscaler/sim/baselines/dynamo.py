@@ -152,10 +152,11 @@ class LoadRule:
     def _prompt(self, engines: list[NodeSignals], seen: Load) -> tuple[int, str] | Hold:
         params = self._params
         queues = [value(engine.queue) for engine in engines]
-        own_s = prefill_s(params.engine, seen.computed)
+        own_s = prefill_s(params.engine, seen.computed, seen.computed)
 
         def ttft_s(queue: float, times: float) -> float:
-            return prefill_s(params.engine, queue * seen.computed * times) + own_s
+            queued = queue * seen.computed * times
+            return prefill_s(params.engine, queued, seen.computed) + own_s
 
         known = [queue for queue in queues if queue is not None]
         if len(known) < len(queues):

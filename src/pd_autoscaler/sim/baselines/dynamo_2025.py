@@ -55,7 +55,7 @@ class Sla:
         if isinstance(seen, Hold):
             return seen
         params, engine = self._params, self._params.engine
-        alone_s = max(prefill_s(engine, seen.computed), 1e-6)
+        alone_s = max(prefill_s(engine, seen.computed, seen.computed), 1e-6)
         late = _ttft_s(snapshot, seen, alone_s) / alone_s
         tokens_per_s = seen.computed / alone_s
         asked = seen.requests_per_s * seen.computed * min(1.0, late)

@@ -12,19 +12,22 @@ TOKENS_MAX = 10**9
 """More tokens than any batch has: predictions are cut here."""
 
 
-def prefill_s(engine: EngineProfile, tokens: float) -> float:
-    """Seconds that full batches and what is left of them take one after another."""
+def prefill_s(engine: EngineProfile, tokens: float, each: float) -> float:
+    """Seconds that prompts of so many tokens each, and together, take in full batches and a rest."""
     most = engine.prefill_tokens_max
-    full, rest = divmod(int(min(tokens, TOKENS_MAX)), most)
-    return full * engine.prefill_s(most) + (engine.prefill_s(rest) if rest else 0.0)
+    tokens = min(tokens, TOKENS_MAX)
+    full, rest = divmod(int(tokens), most)
+    batches_s = full * engine.prefill_s(most) + (engine.prefill_s(rest) if rest else 0.0)
+    return batches_s + engine.prefill_attention_s * tokens * min(each, TOKENS_MAX)
 
 
 def prompt_requests_per_s(engine: EngineProfile, computed: float, ttft_s: float) -> float:
     """Return the best batch's requests a second of a prompt node, in time for the target if any."""
-    most = max(1, min(engine.batch_max, int(engine.prefill_tokens_max / max(computed, 1.0))))
+    computed = max(computed, 1.0)
+    most = max(1, min(engine.batch_max, int(engine.prefill_tokens_max / computed)))
     rates = []
     for batch in _batches(most):
-        took_s = max(prefill_s(engine, max(computed, 1.0) * batch), 1e-6)
+        took_s = max(prefill_s(engine, computed * batch, computed), 1e-6)
         rates.append((took_s <= ttft_s, batch / took_s))
     return max(rates)[1]
 

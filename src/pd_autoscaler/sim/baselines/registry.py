@@ -76,6 +76,8 @@ NAMED: Mapping[str, Named] = MappingProxyType(
 )
 """MindIE-Motor decides every 86,400 s, or 3,600 s at the least."""
 
+PROMPT_TOKENS = 1024.0
+"""The length of prompts at which a node is profiled where a rule knows one rate only."""
 VELOCITY_INPUTS = (256.0, 1024.0, 4096.0, 16384.0)
 VELOCITY_OUTPUTS = (64.0, 256.0, 1024.0)
 """Lengths for which a decoder's velocity is profiled."""
@@ -133,18 +135,18 @@ def velocities(profile: EngineProfile, slo: Slo) -> dict[str, Any]:
             finished = decoder_tokens_per_s(profile, given + made / 2, slo.tpot_s) / made
             rows.append((given, made, finished * (given + made)))
     return {
-        "prompt_tokens_per_s": prompt_tokens_per_s(profile),
+        "prompt_tokens_per_s": prompt_tokens_per_s(profile, PROMPT_TOKENS),
         "network_tokens_per_s": profile.pull_bytes_per_s / profile.kv_bytes_per_token,
         "decoder_velocities": tuple(rows),
     }
 
 
 def _concurrency(profile: EngineProfile, slo: Slo) -> float:
-    """Return the prompts of 1,024 tokens that a node computes within the TTFT target, one at least.
+    """Return the prompts of usual length that a node computes within the TTFT target, one at least.
 
     A queue of so many is what the target has room for.
     """
-    return max(1.0, slo.ttft_s * prompt_tokens_per_s(profile) / 1024)
+    return max(1.0, slo.ttft_s * prompt_tokens_per_s(profile, PROMPT_TOKENS) / PROMPT_TOKENS)
 
 
 _Hindsight = Callable[
