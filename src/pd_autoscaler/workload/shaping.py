@@ -17,13 +17,23 @@ def compressed(requests: Sequence[Request], speed: float) -> tuple[Request, ...]
     """
     if not (math.isfinite(speed) and speed >= 1):
         raise ConfigError(f"speed is {speed}: give 1 or more")
-    kept: list[Request] = []
-    due = 0.0
-    for number, request in enumerate(requests):
-        if number >= due:
-            kept.append(replace(request, at_s=request.at_s / speed))
-            due = len(kept) * speed
-    return tuple(kept)
+    return tuple(
+        replace(requests[number], at_s=requests[number].at_s / speed)
+        for number in evenly(len(requests), speed)
+    )
+
+
+def evenly(count: int, every: float) -> Iterator[int]:
+    """Yield which of `count` things are kept if one in `every` is: the first, then evenly."""
+    kept = 0
+    while (number := math.ceil(kept * every)) < count:
+        yield number
+        kept += 1
+
+
+def gap_s(span_s: float, count: int) -> float:
+    """Return the mean gap of so many requests, a second where all come in one moment."""
+    return span_s / (count - 1) if span_s > 0 else 1.0
 
 
 def looped(requests: Sequence[Request], for_s: float) -> Iterator[Request]:
@@ -39,11 +49,10 @@ def looped(requests: Sequence[Request], for_s: float) -> Iterator[Request]:
 
 def _rounds(requests: Sequence[Request], for_s: float) -> Iterator[Request]:
     span_s = requests[-1].at_s
-    # A trace of one moment has no rate of its own; it comes once a second.
-    gap_s = span_s / (len(requests) - 1) if span_s > 0 else 1.0
+    round_s = span_s + gap_s(span_s, len(requests))
     number = 0
     while True:
-        begin_s = number * (span_s + gap_s)
+        begin_s = number * round_s
         for request in requests:
             if begin_s + request.at_s >= for_s:
                 return
