@@ -45,6 +45,14 @@ class FullBatch:
         return self.requests / self.step_s
 
 
+@dataclass(frozen=True, slots=True)
+class RequestRates:
+    """Requests a second that one node of each role can take."""
+
+    prompt: float
+    decoder: float
+
+
 def lengths(demand: Demand) -> Lengths:
     """Return today's lengths.
 
@@ -81,6 +89,15 @@ def full_batch(snapshot: Snapshot, told: Lengths, *, tpot_s: float) -> FullBatch
     )
     known = [batch for batch in found if batch is not None]
     return min(known, key=lambda batch: batch.tokens_per_s, default=None)
+
+
+def request_rates(snapshot: Snapshot, told: Lengths, *, tpot_s: float) -> RequestRates | None:
+    """Return what one node of each role can take of such requests, None if that is not known."""
+    tokens_per_s = prompt_tokens_per_s(snapshot)
+    batch = full_batch(snapshot, told, tpot_s=tpot_s)
+    if tokens_per_s is None or batch is None or told.computed is None or told.output is None:
+        return None
+    return RequestRates(tokens_per_s / told.computed, batch.tokens_per_s / told.output)
 
 
 def positive(signal: Signal | None) -> float | None:
