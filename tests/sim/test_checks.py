@@ -25,7 +25,6 @@ def watched(world: World) -> Checks:
     checks = Checks(world, RULES, signal_age_max_s=30.0)
     for node in world.nodes.values():
         process_of(node)
-    world.load.rate = 2.0
     world.advance(LATER_S)
     return checks
 
@@ -179,7 +178,8 @@ def test_cutting_a_link_in_use_is_told_before_the_drain_deadline(
     mesh(world)
     prompt, decoder = of_role(world, Role.PROMPT)[0], of_role(world, Role.DECODER)[0]
     world.withdraw(prompt.id)
-    prompt.idle_at_s = world.now_s + 600.0
+    for node in (prompt, decoder):
+        node.held_until_s = world.now_s + 600.0
     world.advance(world.now_s + waited_s)
 
     checks.unlinking(process_of(decoder), process_of(prompt).cluster_id)

@@ -8,7 +8,8 @@ from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.snapshot import Snapshot
 from pd_autoscaler.sim import faults
 from pd_autoscaler.sim.faults import CallFault, Faults, WorldFault
-from pd_autoscaler.sim.fleet.load import Load
+from pd_autoscaler.sim.fleet.engines import Engines
+from pd_autoscaler.sim.fleet.traffic import PLAIN, Steady
 from pd_autoscaler.sim.fleet.world import World
 from pd_autoscaler.sim.perils import Perils
 from pd_autoscaler.sim.run import run_seed
@@ -37,7 +38,7 @@ class _Shifting:
 
 
 def can_switch(seed: int) -> bool:
-    return World(Faults(seed), Load(rate=1.0)).can_switch_roles
+    return World(Faults(seed), Engines(PLAIN, Steady(rate=1.0))).can_switch_roles
 
 
 def test_nodes_that_switch_roles_for_an_hour_of_faults_break_no_rule(
@@ -64,7 +65,7 @@ def test_nodes_that_cannot_switch_never_do() -> None:
 
 
 def test_worlds_that_can_switch_roles_have_smaller_budgets_than_the_others() -> None:
-    worlds = [World(Faults(seed), Load(rate=1.0)) for seed in range(100)]
+    worlds = [World(Faults(seed), Engines(PLAIN, Steady(rate=1.0))) for seed in range(100)]
     budgets = {is_able: Counter[int]() for is_able in (False, True)}
     for world in worlds:
         budgets[world.can_switch_roles][rules_of(world).guard.limits.nodes_max] += 1
@@ -75,11 +76,13 @@ def test_worlds_that_can_switch_roles_have_smaller_budgets_than_the_others() -> 
 
 
 def test_a_shift_of_the_load_needs_as_many_nodes_in_another_mix() -> None:
-    world = World(Faults(1, only=frozenset({WorldFault.LOAD_SHIFT})), Load(rate=2.0))
-    needed, answer_s = world.load.nodes_needed, world.load.answer_s
-    Perils(world, lambda fault: None, rate_max=3.5)
+    traffic = Steady(rate=2.0)
+    faults = Faults(1, only=frozenset({WorldFault.LOAD_SHIFT}))
+    world = World(faults, Engines(PLAIN, traffic))
+    needed, answer_s = traffic.nodes_needed, traffic.answer_s
+    Perils(world, traffic, lambda fault: None, rate_max=7.0)
 
     world.advance(4 * 3600.0)
 
-    assert world.load.answer_s != answer_s
-    assert world.load.nodes_needed == pytest.approx(needed)
+    assert traffic.answer_s != answer_s
+    assert traffic.nodes_needed == pytest.approx(needed)

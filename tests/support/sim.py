@@ -11,9 +11,10 @@ from pd_autoscaler.model.plan import Peer
 from pd_autoscaler.ports import Fence
 from pd_autoscaler.sim.adapters import Step
 from pd_autoscaler.sim.faults import Faults
-from pd_autoscaler.sim.fleet.load import Load
+from pd_autoscaler.sim.fleet.engines import NOTHING, Engines
 from pd_autoscaler.sim.fleet.node import SimNode
 from pd_autoscaler.sim.fleet.process import Process
+from pd_autoscaler.sim.fleet.traffic import PLAIN, Steady
 from pd_autoscaler.sim.fleet.world import World
 
 FENCE = Fence(epoch=1, holder="test")
@@ -41,9 +42,15 @@ class Heard:
         assert len(set(ids)) == len(ids)
 
 
-def world_of(*, prompts: int, decoders: int, only: frozenset[str] = frozenset()) -> World:
+def world_of(
+    *,
+    prompts: int,
+    decoders: int,
+    only: frozenset[str] = frozenset(),
+    traffic: Steady | None = None,
+) -> World:
     """Make a world of running nodes, not yet initialised, with exactly these faults on."""
-    world = World(Faults(1, only=only), Load(rate=1.0))
+    world = World(Faults(1, only=only), Engines(PLAIN, traffic or Steady(rate=1.0)))
     for role, count in ((Role.PROMPT, prompts), (Role.DECODER, decoders)):
         for _ in range(count):
             world.found(role)
@@ -78,9 +85,7 @@ def known(node: SimNode) -> Node:
         state=NodeState.LINKING,
         since_s=0.0,
         incarnation=process.incarnation,
-        endpoints=process.state(
-            node.engine(Load(rate=0.0), now_s=0.0, tells_kv=True), now_s=0.0
-        ).endpoints,
+        endpoints=process.state(NOTHING, now_s=0.0).endpoints,
     )
 
 

@@ -77,7 +77,7 @@ def growth(
 ) -> tuple[int, Gate | None]:
     """Return the count that a role may grow to, and the gate that fired on the way."""
     standing, now_s = snapshot.target.of(role), snapshot.now_s
-    gate = _fault(role, snapshot)
+    gate = _fault(role, snapshot) if rules.heeds_bottleneck else None
     if gate is not None:
         return standing, gate
     window = memory.window(role, now_s - rules.up_window_s)
@@ -176,9 +176,9 @@ def _doubt(role: Role, snapshot: Snapshot, rules: GuardRules) -> Gate | None:
     if signals.fresh < signals.serving:
         told = f"{signals.fresh} of {signals.serving} {role} nodes are fresh"
         return Gate(HoldReason.PARTIAL_METRICS, role, f"{told}; nothing goes until all are")
-    if seen.bottleneck is Bottleneck.UNKNOWN:
+    if seen.bottleneck is Bottleneck.UNKNOWN and rules.heeds_bottleneck:
         return Gate(HoldReason.BOTTLENECK_UNKNOWN, role, seen.evidence)
-    if seen.bottleneck is Bottleneck.LINK:
+    if seen.bottleneck is Bottleneck.LINK and rules.heeds_bottleneck:
         return Gate(
             HoldReason.BOTTLENECK_ELSEWHERE, role, f"links are repaired first: {seen.evidence}"
         )

@@ -47,7 +47,10 @@ class LinkRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardRules:
-    """What no policy may breach."""
+    """What no policy may breach.
+
+    With `heeds_bottleneck` a role does not grow, nor shrink, against what the attribution says.
+    """
 
     limits: Limits = field(default_factory=Limits)
     up_window_s: float = 30.0
@@ -57,6 +60,7 @@ class GuardRules:
     step_down_max: int = 1
     transfer_failure_share: float = 0.05
     pay_back_max_s: float = 600.0
+    heeds_bottleneck: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

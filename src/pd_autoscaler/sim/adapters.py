@@ -131,7 +131,7 @@ class SimMetrics:
             return None
         if faults.strikes(CallFault.SCRAPE_STALE):
             return self._old.get(node.id)
-        reading = node.reading(self._world.load, now_s=self._world.now_s)
+        reading = self._world.engines.reading(node.id, now_s=self._world.now_s)
         if faults.strikes(CallFault.SCRAPE_NAN):
             return replace(reading, gauges=dict.fromkeys(reading.gauges, math.nan))
         if faults.strikes(CallFault.PAGE_PARTIAL):
@@ -228,7 +228,7 @@ class SimRouter:
         if self._world.faults.strikes(CallFault.IN_FLIGHT_UNKNOWN):
             return {}
         return {
-            node.id: node.in_flight(self._world.load, now_s=self._world.now_s)
+            node.id: self._world.in_flight(node)
             for node in self._world.nodes.values()
             if node.is_up
         }

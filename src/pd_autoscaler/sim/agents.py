@@ -33,9 +33,8 @@ class SimAgents:
     async def state(self, node: Node) -> AgentState:
         """Read a node's state."""
         found, process = await self._reached(node.id)
-        engine = found.engine(
-            self._world.load, now_s=self._world.now_s, tells_kv=self._world.tells_kv
-        )
+        self._world.flow()
+        engine = self._world.engine(found)
         found.agent_seen_s = self._world.now_s
         self._step.witness.read(node.id)
         return process.state(engine, now_s=self._world.now_s, can_switch_role=found.can_switch_role)

@@ -102,7 +102,7 @@ class Checks:
         if one.id in self._world.published and other.id in self._world.published:
             self.violated(f"{one.id} cut its link to {other.id} while both are published")
             return
-        inside = [n.in_flight(self._world.load, now_s=self._world.now_s) for n in (one, other)]
+        inside = [self._world.in_flight(n) for n in (one, other)]
         if min(inside) and not self._is_past_drain(one) and not self._is_past_drain(other):
             self.violated(f"{one.id} cut its link to {other.id} with {min(inside)} in flight")
 
@@ -118,7 +118,7 @@ class Checks:
             is_news = self._world.now_s - seen_s <= EXCUSE_S or self._is_excused(other)
             if self._world.are_linked(node, other) and not is_news:
                 self.violated(f"{node.id} was to become {role} while linked to {other.id}")
-        inside = node.in_flight(self._world.load, now_s=self._world.now_s)
+        inside = self._world.in_flight(node)
         if inside and not self._is_past_drain(node):
             self.violated(f"{node.id} was to become {role} with {inside} in flight")
         most = self._rules.guard.limits.max_of(role) + self._world.twins
@@ -133,7 +133,7 @@ class Checks:
         if node.id in self._world.published:
             self.violated(f"{node.id} was stopped while published")
             return
-        inside = node.in_flight(self._world.load, now_s=self._world.now_s)
+        inside = self._world.in_flight(node)
         if inside and not self._is_past_drain(node):
             self.violated(f"{node.id} was stopped with {inside} in flight")
 

@@ -15,25 +15,16 @@ from pd_autoscaler.model.report import Report
 from pd_autoscaler.policies.contract import Policy
 from pd_autoscaler.policies.queue_pressure import QueuePressure, QueuePressureParams
 from pd_autoscaler.ports import Control
-from pd_autoscaler.runtime.actuator import Deadlines
-from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
-from pd_autoscaler.runtime.observer import Observer
-from pd_autoscaler.runtime.policy_runner import PolicyRunner
+from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings
 from pd_autoscaler.sim import liveness, shape
-from pd_autoscaler.sim.adapters import (
-    SimLease,
-    SimMetrics,
-    SimProvider,
-    SimRouter,
-    SimWorkers,
-    Step,
-)
-from pd_autoscaler.sim.agents import SimAgents
+from pd_autoscaler.sim.adapters import SimLease, Step
 from pd_autoscaler.sim.checks import Checks, Violation
+from pd_autoscaler.sim.controller import controller
 from pd_autoscaler.sim.faults import Faults, WorldFault
-from pd_autoscaler.sim.fleet.load import Load
+from pd_autoscaler.sim.fleet.engines import Engines
+from pd_autoscaler.sim.fleet.traffic import PATIENCE_S, PLAIN, Steady
 from pd_autoscaler.sim.fleet.world import World
-from pd_autoscaler.sim.journal import Memory, SimJournal
+from pd_autoscaler.sim.journal import Memory
 from pd_autoscaler.sim.loop import run
 from pd_autoscaler.sim.perils import ANSWER_RANGE_S, RATE_RANGE, Perils
 from pd_autoscaler.sim.policy import Faulty
@@ -44,7 +35,6 @@ SETTLE_S = 1800.0
 """Calm after the faults in which the fleet must reach its target."""
 QUIET_S = 900.0
 """Calm after that, in which nothing may be planned any more."""
-START_UNIX_S = 1_700_000_000.0
 
 
 def queue_pressure() -> Policy:
@@ -120,30 +110,14 @@ class _Run:
         self.world.note(f"controller {self.controllers}")
         step = self.step = Step(self.world, self.checks, scope.cancel)
         lease = self.lease = SimLease(f"controller-{self.controllers}")
-        provider, router, agents = SimProvider(step), SimRouter(step), SimAgents(step)
-        observer = Observer(
-            provider=provider,
-            router=router,
-            agents=agents,
-            metrics=SimMetrics(step),
-            deadline_s=5.0,
-            metrics_period_s=5.0,
-            now_unix_s=lambda: START_UNIX_S + anyio.current_time(),
-        )
-        faulty = Faulty(self.policy(), self.world.faults)
-        self.loop = ControlLoop(
-            LoopSettings(rules=self.rules),
-            Outside(
-                provider=provider,
-                router=router,
-                agents=agents,
-                journal=SimJournal(step, self.memory),
-                lease=lease,
-            ),
-            observer=observer,
-            policy=PolicyRunner(faulty, SimWorkers(step), deadline_s=2.0),
-            deadlines=Deadlines(),
+        self.loop = controller(
+            step,
+            self.memory,
+            lease,
+            settings=LoopSettings(rules=self.rules),
+            policy=Faulty(self.policy(), self.world.faults),
             sinks=[self],
+            metrics_period_s=5.0,
         )
         try:
             await self.loop.run()
@@ -243,11 +217,11 @@ def run_seed(
     """
     faults = Faults(seed, only=only)
     draws = faults.stream("shape")
-    load = Load(rate=draws.uniform(*RATE_RANGE), answer_s=draws.uniform(*ANSWER_RANGE_S))
-    world = World(faults, load)
+    traffic = Steady(rate=draws.uniform(*RATE_RANGE), answer_s=draws.uniform(*ANSWER_RANGE_S))
+    world = World(faults, Engines(PLAIN, traffic, patience_s=PATIENCE_S))
     rules = shape.rules_of(world)
     limits = rules.guard.limits
-    shape.fill(world, limits.nodes_max)
+    shape.fill(world, traffic, limits.nodes_max)
     checks = Checks(world, rules, signal_age_max_s=LoopSettings().signals.age_max_s)
     run_ = _Run(world, rules, checks, policy)
     shape.found(world, draws)
@@ -257,13 +231,15 @@ def run_seed(
     async def main() -> None:
         async with anyio.create_task_group() as group:
             run_.on_violation = group.cancel_scope.cancel
-            run_.perils = Perils(world, run_.befall, rate_max=rate_max)
+            run_.perils = Perils(world, traffic, run_.befall, rate_max=rate_max)
             group.start_soon(run_.control)
             group.start_soon(_operator, run_)
             await _watched(run_, hours)
             group.cancel_scope.cancel()
 
     run(main)
+    if world.error is not None:
+        raise world.error
     violation = checks.violations[0] if checks.violations else None
     return Result(
         seed=seed,

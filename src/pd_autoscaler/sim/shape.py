@@ -6,6 +6,7 @@ from random import Random
 from pd_autoscaler.core.rules import GuardRules, LinkRules, NodeRules, Rules
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.snapshot import Limits
+from pd_autoscaler.sim.fleet.traffic import Steady
 from pd_autoscaler.sim.fleet.world import World
 
 RULES = Rules(
@@ -33,11 +34,11 @@ def rules_of(world: World) -> Rules:
     return replace(RULES, guard=replace(RULES.guard, limits=limits))
 
 
-def fill(world: World, nodes_max: int) -> None:
+def fill(world: World, traffic: Steady, nodes_max: int) -> None:
     """Let the load of a world that can switch roles nearly need its budget."""
     if world.can_switch_roles:
         needed = nodes_max * world.faults.draw_s("budget", *FILLED)
-        world.load.rate *= needed / world.load.nodes_needed
+        traffic.rate *= needed / traffic.nodes_needed
 
 
 def found(world: World, shape: Random) -> None:

@@ -54,7 +54,9 @@ def init(world: World, process: Process, role: Role) -> None:
         return
     process.phase = AgentPhase.INITIALISING
     faults = world.faults
-    most_s = 150.0 if faults.strikes(CallFault.INIT_SLOW) else 8.0
+    is_slow = faults.strikes(CallFault.INIT_SLOW)
+    slow_s = faults.draw_s("init", 1.0, 150.0) if is_slow else 0.0
+    delay_s = slow_s or world.delays.init.draw(faults.stream("init"))
     is_failing = faults.strikes(CallFault.INIT_FAILS)
 
     def done() -> None:
@@ -63,7 +65,7 @@ def init(world: World, process: Process, role: Role) -> None:
             world.take_role(node, role)
         world.note(f"{process.phase} {process.node_id}")
 
-    world.events.after(faults.draw_s("init", 1.0, most_s), done)
+    world.events.after(delay_s, done)
 
 
 def switch_role(world: World, process: Process, role: Role) -> None:
@@ -86,7 +88,9 @@ def switch_role(world: World, process: Process, role: Role) -> None:
         raise TransientError(f"{node.id}: HTTP 503")
     process.switching_to = role
     is_deadly = faults.strikes(CallFault.SWITCH_KILLS)
-    most_s = 90.0 if faults.strikes(CallFault.SWITCH_SLOW) else 5.0
+    is_slow = faults.strikes(CallFault.SWITCH_SLOW)
+    slow_s = faults.draw_s("switch", 0.2, 90.0) if is_slow else 0.0
+    delay_s = slow_s or world.delays.switch.draw(faults.stream("switch"))
 
     def done() -> None:
         process.switching_to = None
@@ -101,7 +105,7 @@ def switch_role(world: World, process: Process, role: Role) -> None:
         world.switches += 1
         world.note(f"switched {node.id} {role}")
 
-    world.events.after(faults.draw_s("switch", 0.2, most_s), done)
+    world.events.after(delay_s, done)
 
 
 def finalize(world: World, process: Process) -> None:
@@ -149,6 +153,7 @@ def _begin(world: World, process: Process, verb: Verb, cluster_id: int, incarnat
     if verb is Verb.FORCE_UNLINK:
         _ended(world, process, call, "")
         return call
+    world.link_calls += 1
     takes_s, code = _fate(world, process, call)
     call.ends_s = world.now_s + takes_s
     world.events.at(call.ends_s, lambda: _ended(world, process, call, code))
@@ -168,12 +173,14 @@ def _fate(world: World, process: Process, call: Call) -> tuple[float, str]:
     if call.verb is Verb.LINK and faults.strikes(CallFault.LINK_FAILS):
         return 0.01, LINK_FAILED
     server = world.by_cluster(call.cluster_id)
+    if server is not None and frozenset({process.node_id, server.node_id}) in world.partitioned:
+        return NATIVE_TIMEOUT_S, LINK_FAILED
     is_stale = call.cluster_id in process.entities and (
         server is None or process.cluster_id not in server.entities
     )
     if call.verb is Verb.LINK and is_stale:
         return NATIVE_TIMEOUT_S, ""
-    return faults.draw_s("link", 0.005, 1.5), ""
+    return world.delays.link.draw(faults.stream("link")), ""
 
 
 def _ended(world: World, process: Process, call: Call, fault: str) -> None:
@@ -192,6 +199,9 @@ def _ended(world: World, process: Process, call: Call, fault: str) -> None:
             world.watch.unlinking(process, call.cluster_id)
         code = unlink(process, call.cluster_id, server, force=call.verb is Verb.FORCE_UNLINK)
     world.note(f"{call.verb} {process.node_id} {call.cluster_id} {code}")
+    if server is not None:
+        world.flow()
+        world.linked(world.nodes[process.node_id], world.nodes[server.node_id])
     call.code, call.verdict, call.is_unknown = code, _verdict(call, code), False
     row = process.rows.get(call.cluster_id)
     if row is None or row.call is not call:

@@ -66,6 +66,7 @@ class Process:
     cluster_id: int
     ip: str
     port: int | None
+    links_max: int | None = None
     phase: AgentPhase = AgentPhase.NEW
     role: Role | None = None
     switching_to: Role | None = None
@@ -91,13 +92,14 @@ class Process:
         """Return what the agent says of this process."""
         under_way = self.under_way()
         is_ready = self.phase is AgentPhase.READY
+        endpoint = Endpoint(0, self.cluster_id, self.ip, self.port, self.links_max)
         return AgentState(
             node_id=self.node_id,
             at_s=now_s,
             incarnation=self.incarnation,
             role=self.role,
             phase=self.phase,
-            endpoints=(Endpoint(0, self.cluster_id, self.ip, self.port),) if is_ready else (),
+            endpoints=(endpoint,) if is_ready else (),
             links=tuple(
                 LinkEntry(
                     cluster_id=cluster_id,

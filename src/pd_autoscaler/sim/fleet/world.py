@@ -6,14 +6,17 @@ first. It outlives every controller of a run.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
-from pd_autoscaler.model.facts import AgentPhase, EntryState
+from pd_autoscaler.model.facts import AgentPhase, EngineLoad, EntryState
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.sim.faults import CallFault, Faults
+from pd_autoscaler.sim.fleet.delays import Delays
+from pd_autoscaler.sim.fleet.engines import Engines
 from pd_autoscaler.sim.fleet.events import Events
-from pd_autoscaler.sim.fleet.load import Load
 from pd_autoscaler.sim.fleet.node import Life, SimNode
 from pd_autoscaler.sim.fleet.process import SUCCESS, Process, Row, are_linked, link
 
@@ -50,11 +53,20 @@ class Watch(Protocol):
 
 
 class World:
-    """Nodes, the router's published set, supply and load, with a digest over all that happened."""
+    """Nodes, the router's published set, supply and load, with a digest over all that happened.
 
-    def __init__(self, faults: Faults, load: Load) -> None:
+    `partitioned` holds pairs of nodes whose link calls never succeed, `links_max` is how many links
+    one card may hold (None: as many as it likes).
+    """
+
+    def __init__(self, faults: Faults, engines: Engines, *, delays: Delays | None = None) -> None:
         self.faults = faults
-        self.load = load
+        self.engines = engines
+        self.delays = delays or Delays()
+        self.links_max: int | None = None
+        self.link_calls = 0
+        self.error: Exception | None = None
+        self.partitioned: set[frozenset[str]] = set()
         self.events = Events()
         self.nodes: dict[str, SimNode] = {}
         self.published: dict[str, float] = {}
@@ -76,7 +88,17 @@ class World:
 
     def advance(self, now_s: float) -> None:
         """Let everything happen that is due by now."""
-        self.events.advance(now_s)
+        with self._own_faults():
+            self.events.advance(now_s)
+
+    @contextmanager
+    def _own_faults(self) -> Iterator[None]:
+        """Keep a fault of the world itself: its controller takes all it meets for an outage."""
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
+            raise
 
     def note(self, line: str) -> None:
         """Write a line into the world's journal, which the digest covers."""
@@ -132,14 +154,17 @@ class World:
             can_switch_role=self.can_switch_roles,
             request_id=request_id,
             listed_at_s=self.now_s + (faults.draw_s("list", 5, 60) if is_late else 0.0),
+            made_at_s=self.now_s,
         )
         self.nodes[node.id] = node
         self.note(f"made {node.id} for {request_id}")
         if self.watch is not None:
             self.watch.growing()
         if not faults.strikes(CallFault.START_NEVER):
-            most_s = 300.0 if faults.strikes(CallFault.START_SLOW) else 30.0
-            self.events.after(faults.draw_s("start", 5.0, most_s), lambda: self.boot(node))
+            is_slow = faults.strikes(CallFault.START_SLOW)
+            most_s = faults.draw_s("start", 5.0, 300.0) if is_slow else 0.0
+            delay_s = most_s or self.delays.start.draw(faults.stream("start"))
+            self.events.after(delay_s, lambda: self.boot(node))
         return node
 
     def found(self, role: Role) -> SimNode:
@@ -150,6 +175,7 @@ class World:
             role=role,
             made_as=role,
             can_switch_role=self.can_switch_roles,
+            made_at_s=self.now_s,
         )
         self.nodes[node.id] = node
         self.boot(node)
@@ -168,10 +194,14 @@ class World:
             cluster_id=old.cluster_id if old is not None and keeps_id else 1000 + number,
             ip=f"10.0.{number // 250}.{number % 250 + 1}",
             port=PROMPT_PORT if node.role is Role.PROMPT else None,
+            links_max=self.links_max,
         )
         node.life = Life.UP
         node.booted_at_s = node.agent_seen_s = node.metrics_seen_s = self.now_s
-        node.reset_counters()
+        self.flow()
+        self.engines.boot(node.id, node.role)
+        if node.id in self.published:
+            self._enter(node)
         self.note(f"boot {node.id} {node.process.incarnation}")
 
     def take_role(self, node: SimNode, role: Role) -> None:
@@ -181,7 +211,7 @@ class World:
         if node.process is not None:
             node.process.role = role
             node.process.port = PROMPT_PORT if role is Role.PROMPT else None
-        self._share_out()
+        self.engines.take_role(node.id, role)
 
     def remove(self, node_id: str) -> None:
         """Begin to remove a node; one that is unknown or going already is left alone."""
@@ -192,11 +222,12 @@ class World:
             self.watch.stopping(node)
         node.is_stopping = True
         self.note(f"stopping {node.id}")
-        delay_s = self.faults.draw_s("stop", 1.0, 10.0) if node.is_there else 0.5
+        delay_s = self.delays.stop.draw(self.faults.stream("stop")) if node.is_there else 0.5
         self.events.after(delay_s, lambda: self._gone(node))
 
     def _gone(self, node: SimNode) -> None:
         self.end(node, Life.GONE)
+        node.gone_at_s = self.now_s
         is_late = self.faults.strikes(CallFault.LIST_LATE)
         delay_s = self.faults.draw_s("list", 5.0, 60.0) if is_late else 0.0
         node.unlisted_at_s = min(node.unlisted_at_s, self.now_s + delay_s)
@@ -207,8 +238,8 @@ class World:
         if node.process is not None:
             node.process.is_alive = False
         node.life = life
+        self.engines.end(node.id)
         self.note(f"{life} {node.id}")
-        self._share_out()
 
     def listed(self) -> list[SimNode]:
         """List the nodes as the provider does, late where a fault made it late."""
@@ -230,7 +261,17 @@ class World:
         self.published[node_id] = self.now_s
         node.is_broken = node.is_broken and not node.is_up
         self.note(f"published {node_id}")
-        self._share_out()
+        self._enter(node)
+
+    def _enter(self, node: SimNode) -> None:
+        """Let requests reach a published node that runs, over the links that it has."""
+        for other in self.serving(node.role.other):
+            self.linked(node, other)
+        self.engines.publish(node.id)
+
+    def linked(self, one: SimNode, other: SimNode) -> None:
+        """Have KV pass between two nodes if they are linked now, and not if they are not."""
+        self.engines.link(one.id, other.id, is_linked=self.are_linked(one, other))
 
     def withdraw(self, node_id: str, *, delay_s: float = 0.0) -> None:
         """Have the router send a node nothing new; what is in flight there drains."""
@@ -242,13 +283,13 @@ class World:
         node = self.nodes[node_id]
         if self.watch is not None:
             self.watch.withdrawing(node)
-        node.flight_at_withdrawal = node.in_flight(self.load, now_s=self.now_s)
         node.withdrawn_at_s = self.now_s
-        most_s = 600.0 if self.faults.strikes(CallFault.DRAIN_SLOW) else 40.0
-        node.idle_at_s = self.now_s + self.faults.draw_s("drain", 1.0, most_s)
+        if self.faults.strikes(CallFault.DRAIN_SLOW):
+            # A user who does not read on: one request stays, whatever the engine does.
+            node.held_until_s = self.now_s + self.faults.draw_s("drain", 1.0, 600.0)
+        self.engines.withdraw(node_id)
         del self.published[node_id]
         self.note(f"withdrawn {node_id}")
-        self._share_out()
 
     def _is_put_off(self, node_id: str, delay_s: float, act: Callable[[], None]) -> bool:
         """Put a change of the published set off; a newer change of the same node replaces it."""
@@ -267,20 +308,20 @@ class World:
 
     def flow(self) -> None:
         """Let requests flow up to the present."""
-        counts = {role: len(self.serving(role)) for role in Role}
-        passed_s = self.load.advance(self.now_s, counts[Role.PROMPT], counts[Role.DECODER])
-        if passed_s > 0:
-            for node in self.nodes.values():
-                if node.share:
-                    node.worked(self.load, passed_s)
+        with self._own_faults():
+            self.engines.flow(self.now_s)
 
-    def _share_out(self) -> None:
-        for node in self.nodes.values():
-            node.share = 0.0
-        for role in Role:
-            serving = self.serving(role)
-            for node in serving:
-                node.share = 1 / len(serving)
+    def in_flight(self, node: SimNode) -> int:
+        """Return the requests on a node, as last flowed."""
+        if not node.is_up:
+            return 0
+        return self.engines.in_flight(node.id) + (self.now_s < node.held_until_s)
+
+    def engine(self, node: SimNode) -> EngineLoad:
+        """Return what the hooks of a node's engine say; what is unpulled if this world tells it."""
+        load = self.engines.load(node.id, tells_kv=self.tells_kv)
+        is_held = self.now_s < node.held_until_s
+        return replace(load, running=(load.running or 0) + 1) if is_held else load
 
     # A fleet that was there before the controller
 
