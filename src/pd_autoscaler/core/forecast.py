@@ -18,11 +18,19 @@ ERRORS_MAX = 60
 POINTS_MIN = 4
 """Fewer points make no trend, and no noise."""
 ERRORS_MIN = 4
+ERROR_MAX = 3.0
+"""Largest relative error that is taken in: demand that quadruples is nothing to keep nodes for."""
+VALUE_MIN = 1e-6
+"""What is below is nothing at all; shares of it mean nothing."""
 
 JUMP_DEVIATIONS = 3.0
 """Standard deviations off the line at which a value is a new level and no noise."""
 NOISE_MIN = 0.05
 """Least relative noise: users who come for many reasons are never steadier."""
+
+_TRIMMED = 0.1
+_TRIMMED_REST = 0.62
+"""The mean square of a normal variable without its largest tenth, as a share of the whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +111,18 @@ class Track:
     def variance(self) -> float | None:
         """The relative variance of windows about a slowly moving mean, None before it is known.
 
-        Half of the mean squared step (von Neumann's estimate): slow swings do not count, and the
-        larger of a pair is what a step is measured by, so that one step of load does not for long.
+        Half of the mean squared step (von Neumann's estimate), so that slow swings do not count;
+        without the largest tenth, so that one step of load does not count for half an hour.
         """
-        pairs = [(a, b) for (_, a), (_, b) in pairwise(self.points) if a + b > 0]
-        if len(pairs) < POINTS_MIN:
+        steps = sorted(
+            (2 * (b - a) / (b + a)) ** 2
+            for (_, a), (_, b) in pairwise(self.points)
+            if a + b > VALUE_MIN
+        )
+        if len(steps) < POINTS_MIN:
             return None
-        return math.fsum(((b - a) / ((a + b) / 2)) ** 2 for a, b in pairs) / len(pairs) / 2
+        usual = steps[: len(steps) - math.ceil(_TRIMMED * len(steps))]
+        return math.fsum(usual) / len(usual) / 2 / _TRIMMED_REST
 
     def excess(self, quantile: float, *, first: float) -> float:
         """Return by what share demand exceeds a forecast, at a quantile of what was seen.
@@ -128,10 +141,10 @@ class Track:
         if not ripe:
             return self
         errors = [
-            (value - told) / told
+            min((value - told) / told, ERROR_MAX)
             for due_s, told in ripe
             # One that came due in a long silence is answered by nothing.
-            if told > 0 and now_s - due_s <= self.window_s
+            if told > VALUE_MIN and now_s - due_s <= self.window_s
         ]
         due = self.due[len(ripe) :]
         return replace(self, due=due, errors=(*self.errors, *errors)[-ERRORS_MAX:])

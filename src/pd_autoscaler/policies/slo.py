@@ -7,7 +7,7 @@ come back. Where the learnt numbers say enough and the targets are missed, the t
 A role whose capacity is not learnt yet is moved by queue-pressure's thresholds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pd_autoscaler.core import target_limits
@@ -95,36 +95,45 @@ class Slo:
         rate = prefill_rate(at.snapshot)
         if rate is None:
             return None
-        size = prompt_size(at, rate=rate, share=self._share(at.snapshot, Role.PROMPT))
-        return self._checked(at, Role.PROMPT, size, is_attainable=True)
+
+        def size_at(share: float) -> Size | None:
+            return prompt_size(at, rate=rate, share=share)
+
+        return self._checked(at, Role.PROMPT, size_at, is_attainable=True)
 
     def _decoder(self, at: Moment) -> Size | None:
         node = decoder_node(at.snapshot, at.seen, self._params, kv_room=self._kv_room)
         if node is None:
             return None
-        size = decoder_size(at, node=node, share=self._share(at.snapshot, Role.DECODER))
-        return self._checked(at, Role.DECODER, size, is_attainable=node.is_attainable)
 
-    def _share(self, snapshot: Snapshot, role: Role) -> float:
-        return self._corrections[role].share(now_s=snapshot.now_s)
+        def size_at(share: float) -> Size | None:
+            return decoder_size(at, node=node, share=share)
+
+        return self._checked(at, Role.DECODER, size_at, is_attainable=node.is_attainable)
 
     def _checked(
-        self, at: Moment, role: Role, size: Size | None, *, is_attainable: bool
+        self,
+        at: Moment,
+        role: Role,
+        size_at: Callable[[float], Size | None],
+        *,
+        is_attainable: bool,
     ) -> Size | None:
-        """Compare a size with whether the targets are kept, and return it corrected."""
-        snapshot, params = at.snapshot, self._params
+        """Return the size at the part of the capacity that is believed, and learn from misses."""
+        snapshot, params, now_s = at.snapshot, self._params, at.snapshot.now_s
+        correction, nodes = self._corrections[role], snapshot.serving(role)
+        size = size_at(correction.share(now_s=now_s))
         if size is None or not params.has_correction:
             return size
-        correction, nodes = self._corrections[role], snapshot.serving(role)
         told = missed(snapshot, role, params, at.seen) if is_attainable else ""
         is_enough = size.need <= nodes and not self._settling.obstacle_up(snapshot, role)
         correction.saw(
             is_missed=bool(told) and is_enough,
-            needed=size.need,
             nodes=nodes,
-            now_s=snapshot.now_s,
+            need_at=lambda share: found.need if (found := size_at(share)) else 0,
+            now_s=now_s,
         )
-        least = correction.least(now_s=snapshot.now_s)
+        least = correction.least(now_s=now_s)
         if not told and least <= size.need:
             return size
         why = f"{size.why}; {told or f'fewer than {least} missed the target'}"
@@ -143,9 +152,9 @@ class Slo:
             return self._grown(snapshot, role, size, need=need)
         enough, obstacle = self._enough(snapshot, role, size)
         if enough < standing and not obstacle:
-            return _Ask(
-                min(enough, most), need, size.enough, f"{size.why}; {enough} have long been enough"
-            )
+            fewer = min(max(enough, standing - self._params.step_down), most)
+            why = f"{size.why}; {enough} long enough"
+            return _Ask(fewer, need, size.enough, why)
         kept = f"; {obstacle}" if obstacle and size.need < standing else ""
         return _Ask(min(standing, most), need, size.enough, f"{size.why}{kept}")
 

@@ -2,11 +2,16 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 ROWS_MAX = 4000
 """Over an hour of cycles a second."""
 _SHARE_MIN = 0.25
 """Least part of the learnt capacity that a correction leaves: beyond it something else is wrong."""
+_HALVINGS = 7
+"""To within a hundredth."""
+LEAST_BREACHES = 5
+"""Times the seconds of a breach for which a count that was seen to be too small is ruled out."""
 
 
 class Needs:
@@ -50,11 +55,14 @@ class Correction:
         """Return the count below which the role was seen to miss its target a short while ago."""
         return self._least if now_s < self._least_until_s else 0
 
-    def saw(self, *, is_missed: bool, needed: int, nodes: int, now_s: float) -> None:
+    def saw(
+        self, *, is_missed: bool, nodes: int, need_at: Callable[[float], int], now_s: float
+    ) -> None:
         """Take in whether a role that has enough nodes by the model misses its target.
 
-        Once it was so for `breach_s` the model is scaled to need one node more than there are, and
-        for a while no fewer are asked for: a little more capacity believed in must not undo it.
+        Once it was so for `breach_s` as much of the capacity is believed as calls for one node more
+        than there are, and for a while no fewer are asked for: a correction that heals must not
+        undo it at once. `need_at` is the need at a part of the learnt capacity.
         """
         if not is_missed:
             self._since_s = None
@@ -63,7 +71,15 @@ class Correction:
             self._since_s = now_s
         if now_s - self._since_s < self._breach_s:
             return
-        share = self.share(now_s=now_s) * min(1.0, needed / (nodes + 1))
-        self._share = max(_SHARE_MIN, share)
+        self._share = _largest_share(need_at, nodes + 1, below=self.share(now_s=now_s))
         self._at_s, self._since_s = now_s, now_s
-        self._least, self._least_until_s = nodes + 1, now_s + 5 * self._breach_s
+        self._least, self._least_until_s = nodes + 1, now_s + LEAST_BREACHES * self._breach_s
+
+
+def _largest_share(need_at: Callable[[float], int], nodes: int, *, below: float) -> float:
+    """Return the largest share at which so many nodes are needed, or the least allowed."""
+    low, high = min(_SHARE_MIN, below), below
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if need_at(middle) >= nodes else (low, middle)
+    return low
