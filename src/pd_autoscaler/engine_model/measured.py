@@ -89,7 +89,7 @@ def compared(profile: EngineProfile, measured: Measured) -> tuple[Compared, ...]
     batches = [
         Compared(
             "prefill",
-            f"{batch.tokens:g} tokens, {batch.tokens**2 / batch.squares:.3g} prompt(s)",
+            f"{batch.tokens:.0f} tokens, prompts of {batch.squares / batch.tokens:.0f}",
             batch.seconds,
             profile.prefill_s(round(batch.tokens), batch.squares),
         )
@@ -98,7 +98,7 @@ def compared(profile: EngineProfile, measured: Measured) -> tuple[Compared, ...]
     steps = [
         Compared(
             "decode",
-            f"{step.requests:.3g} request(s), {step.context_tokens:.0f} tokens",
+            f"batch of {step.requests:.3g}, {step.context_tokens:.0f} tokens held",
             step.seconds,
             profile.decode_base_s
             + profile.decode_per_request_s * step.requests

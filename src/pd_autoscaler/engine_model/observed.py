@@ -51,7 +51,7 @@ def observed(snapshots: Iterable[Snapshot], base: EngineProfile, *, name: str) -
     decoder, prompt = seen.capacities.get(Role.DECODER), seen.capacities.get(Role.PROMPT)
     kv_tokens = _kv_tokens(decoder)
     held = kv_tokens or base.kv_tokens
-    steps = [Step(requests, used * held, seconds) for requests, used, seconds in seen.steps]
+    steps = [Step(requests, used * held, seconds) for requests, used, seconds in sorted(seen.steps)]
     tokens = float(base.prefill_tokens_max)
     batches = [
         Batch(tokens, tokens * (length or tokens), tokens / rate) for length, rate in seen.rates
