@@ -52,14 +52,11 @@ class Track:
         """
         if self.newest is not None and now_s <= self.newest[0]:
             return self
+        since_s = now_s if self._is_off(value, now_s=now_s) else self.since_s
+        is_due = not self.points or now_s - self.points[-1][0] >= self.window_s
+        points = (*self.points, (now_s, value))[-POINTS_MAX:] if is_due else self.points
         track = self._answered(value, now_s=now_s)
-        expected = track.ahead(0.0, now_s=now_s)
-        off = 0.0 if expected is None else abs(value - expected)
-        if expected is not None and off > JUMP_DEVIATIONS * track.noise * max(expected, value):
-            track = replace(track, since_s=now_s)
-        is_due = not track.points or now_s - track.points[-1][0] >= self.window_s
-        points = (*track.points, (now_s, value))[-POINTS_MAX:] if is_due else track.points
-        return replace(track, points=points, newest=(now_s, value))
+        return replace(track, points=points, newest=(now_s, value), since_s=since_s)
 
     def promised(self, value: float, *, at_s: float) -> "Track":
         """Return the track with a forecast of a later moment, to be compared when it comes."""
@@ -72,12 +69,12 @@ class Track:
         if self.newest is None:
             return None
         at_s, value = self.newest
-        past = [
-            before
-            for before_s, before in self.points
-            if before_s >= self.since_s and self.window_s <= at_s - before_s < 2 * self.window_s
-        ]
-        return (value + past[-1]) / 2 if past else value
+        for before_s, before in reversed(self.points):
+            if before_s < self.since_s or at_s - before_s >= 2 * self.window_s:
+                break
+            if at_s - before_s >= self.window_s:
+                return (value + before) / 2
+        return value
 
     def ahead(self, horizon_s: float, *, now_s: float) -> float | None:
         """Return what is expected in so many seconds, None before anything was seen.
@@ -134,6 +131,16 @@ class Track:
             return first
         rank = math.ceil(quantile * len(self.errors)) - 1
         return max(0.0, sorted(self.errors)[max(0, rank)])
+
+    def _is_off(self, value: float, *, now_s: float) -> bool:
+        """Whether a value is too far off the line to be noise."""
+        expected = self.ahead(0.0, now_s=now_s)
+        if expected is None:
+            return False
+        off, most = abs(value - expected), max(expected, value)
+        # The noise takes long to find, and is seldom asked for.
+        least = JUMP_DEVIATIONS * NOISE_MIN * most
+        return off > least and off > JUMP_DEVIATIONS * self.noise * most
 
     def _answered(self, value: float, *, now_s: float) -> "Track":
         """Compare the forecasts that have come due with the value."""
