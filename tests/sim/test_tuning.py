@@ -191,7 +191,7 @@ def test_all_or_nothing_cannot_be_held_out(held_out: float) -> None:
 
 
 def test_a_trace_of_one_moment_cannot_be_cut() -> None:
-    with pytest.raises(ConfigError, match="one part has none"):
+    with pytest.raises(ConfigError, match="of one moment"):
         split(arrivals_at(0.0, 0.0), 0.5)
 
 

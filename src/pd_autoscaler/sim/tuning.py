@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.workload.arrivals import Arrivals
+from pd_autoscaler.workload.reshaping import between
 
 if TYPE_CHECKING:
     import optuna
@@ -21,6 +22,8 @@ Params = Mapping[str, object]
 
 OVER_FITTED_BY = 0.02
 """A loss on the held-out part that is higher by this share than the default's is over-fitting."""
+DIGITS = 4
+"""Significant digits of the values that are tried."""
 
 
 class Part(StrEnum):
@@ -195,13 +198,13 @@ class Search:
         """
         if self.best is None:
             raise ConfigError("nothing was tried yet: there is no best to judge")
-        default, tuned = self._judged(self._default), self._judged(self.best.params, self.best)
+        default, tuned = self._judged(self._default), self._judged(self.best.params)
         words, is_over_fitted = _words(default, tuned, self._attainment_min)
         return Verdict(default=default, tuned=tuned, words=words, is_over_fitted=is_over_fitted)
 
     def _tried(self, params: Params) -> Trial | ConfigError:
         """Evaluate parameters, or recall what came of them: whole numbers are soon drawn again."""
-        key = tuple(params[dimension.name] for dimension in self._dimensions)
+        key = tuple(params.get(dimension.name) for dimension in self._dimensions)
         if key not in self._known:
             try:
                 outcome = self._evaluate(params, Part.TUNED)
@@ -212,9 +215,11 @@ class Search:
                 self._known[key] = Trial(params=params, outcome=outcome, loss=loss)
         return self._known[key]
 
-    def _judged(self, params: Params, tried: Trial | None = None) -> Judged:
-        tuned = tried.outcome if tried is not None else self._evaluate(params, Part.TUNED)
-        outcomes = {Part.TUNED: tuned, Part.HELD_OUT: self._evaluate(params, Part.HELD_OUT)}
+    def _judged(self, params: Params) -> Judged:
+        tried = self._tried(params)
+        if isinstance(tried, ConfigError):
+            raise tried
+        outcomes = {Part.TUNED: tried.outcome, Part.HELD_OUT: self._evaluate(params, Part.HELD_OUT)}
         losses = {part: loss_of(found, self._attainment_min) for part, found in outcomes.items()}
         return Judged(params=params, outcomes=outcomes, losses=losses)
 
@@ -222,25 +227,17 @@ class Search:
 def split(arrivals: Arrivals, held_out: float) -> dict[Part, Arrivals]:
     """Cut a trace in time: the last `held_out` of its span is held out and begins at 0 again.
 
-    Raises ConfigError if that is not between 0 and 1, or leaves a part without a request.
+    Both parts have a request at least: the first and the last. Raises ConfigError if the share is
+    not between 0 and 1, or the trace of one moment.
     """
     if not 0 < held_out < 1:
         raise ConfigError(f"held-out is {held_out:g}: give a share between 0 and 1")
     cut_s = arrivals.span_s * (1 - held_out)
-    is_held = arrivals.at_s >= cut_s
-    if is_held.all() or not is_held.any():
-        raise ConfigError(
-            f"the trace has {len(arrivals)} requests in {arrivals.span_s:g} s: "
-            f"cut in time, one part has none; give a longer trace or another --held-out"
-        )
+    if not arrivals.span_s:
+        raise ConfigError("the trace is of one moment: it cannot be cut in time")
     return {
-        part: Arrivals(
-            arrivals.at_s[rows] - begins_s,
-            arrivals.input_tokens[rows],
-            arrivals.output_tokens[rows],
-            arrivals.cached_tokens[rows],
-        )
-        for part, rows, begins_s in ((Part.TUNED, ~is_held, 0.0), (Part.HELD_OUT, is_held, cut_s))
+        Part.TUNED: between(arrivals, 0.0, cut_s),
+        Part.HELD_OUT: between(arrivals, cut_s),
     }
 
 
@@ -248,7 +245,9 @@ def _drawn(trial: "optuna.Trial", dimension: Dimension) -> float | int:
     d = dimension
     if d.is_integer:
         return trial.suggest_int(d.name, int(d.low), int(d.high), log=d.is_log)
-    return trial.suggest_float(d.name, d.low, d.high, log=d.is_log)
+    exact = trial.suggest_float(d.name, d.low, d.high, log=d.is_log)
+    # What is tried is what a person would write into the settings.
+    return min(max(float(f"{exact:.{DIGITS}g}"), d.low), d.high)
 
 
 def _words(default: Judged, tuned: Judged, attainment_min: float) -> tuple[str, bool]:
