@@ -121,7 +121,10 @@ def test_the_code_of_shadows_is_handed_no_way_to_act() -> None:
         name: list(signature(made).parameters)
         for name, made in {"Follower": Follower, "Shadows": Shadows}.items()
     }
-    assert taken == {"Follower": ["name", "policy", "rules", "target"], "Shadows": ["followers"]}
+    assert taken == {
+        "Follower": ["name", "policy", "rules", "target", "is_anchored"],
+        "Shadows": ["followers"],
+    }
 
 
 @virtually

@@ -643,7 +643,7 @@ def test_a_file_that_holds_no_parameters_is_refused(
 
 def test_the_help_is_as_it_was_last_agreed(here: Here) -> None:
     mine = "status explain history pause resume scale drain check-config policies"
-    commands = [*mine.split(" "), "policies check"]
+    commands = [*mine.split(" "), "policies check", "replay"]
     said = []
     for command in commands:
         ran = here(*command.split(), "--help")

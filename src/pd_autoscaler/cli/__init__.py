@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from pd_autoscaler import __version__
-from pd_autoscaler.cli import check, cluster, control, doctor, inspect, run, simulate
+from pd_autoscaler.cli import (
+    check,
+    cluster,
+    control,
+    doctor,
+    inspect,
+    profile,
+    replay,
+    run,
+    simulate,
+)
 from pd_autoscaler.cli.console import plain
 from pd_autoscaler.errors import ConfigError, PdAutoscalerError
 
@@ -51,7 +61,7 @@ def _root(
 
 
 # In the order in which --help lists them. A family is a module with `register(app)`.
-for _family in (run, cluster, inspect, control, check, doctor, simulate):
+for _family in (run, cluster, inspect, control, check, doctor, simulate, replay, profile):
     _family.register(app)
 
 

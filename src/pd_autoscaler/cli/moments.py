@@ -14,10 +14,11 @@ _AGO = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?(?: ago)?
 _UNITS_S = (86_400, 3600, 60, 1)
 
 
-def moment_of(text: str, *, now_unix_s: float) -> float:
+def moment_of(text: str, *, now_unix_s: float, option: str = "--at") -> float:
     """Return the wall time that a text names, in seconds since 1970; no zone is the local one.
 
-    Raises BadParameter for a text of no known form, and for a time before 1970 or still to come.
+    Raises BadParameter, naming the option, for a text of no known form, and for a time before 1970
+    or still to come.
     """
     given = text.strip()
     found = _number(given)
@@ -26,11 +27,11 @@ def moment_of(text: str, *, now_unix_s: float) -> float:
     if found is None:
         found = _written(given, now_unix_s)
     if found is None:
-        raise typer.BadParameter(f"--at {text!r} is not a time; give {FORMS}")
+        raise typer.BadParameter(f"{option} {text!r} is not a time; give {FORMS}")
     if found < 0:
-        raise typer.BadParameter(f"--at {text!r} is before 1970; give {FORMS}")
+        raise typer.BadParameter(f"{option} {text!r} is before 1970; give {FORMS}")
     if found > now_unix_s:
-        raise typer.BadParameter(f"--at {text!r} is still to come; give a time that has passed")
+        raise typer.BadParameter(f"{option} {text!r} is still to come; give a time that has passed")
     return found
 
 

@@ -38,10 +38,7 @@ class Checked:
         self.params = dict(params)
         self.calls = 0
         self.slowest_s = 0.0
-        here = str(Path.cwd())
-        if ":" in name and here not in sys.path:
-            # At the end: a file here must not hide a module of Python's own.
-            sys.path.append(here)
+        look_here(name)
         load_policy(name, params)
 
     def fresh(self) -> Policy:
@@ -85,6 +82,14 @@ def verdicts(checked: Checked) -> Iterator[Verdict]:
         told = [_told(checked, seed) for seed in HASH_SEEDS]
     yield Verdict("same anywhere", SAME_ANYWHERE, tuple(_differences(told)))
     yield Verdict("snapshots only", SNAPSHOTS_ONLY, tuple(_reached(told)))
+
+
+def look_here(name: str) -> None:
+    """Have a `module:object` be looked for in the current directory, too."""
+    here = str(Path.cwd())
+    if ":" in name and here not in sys.path:
+        # At the end: a file here must not hide a module of Python's own.
+        sys.path.append(here)
 
 
 def parameters(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 
 from pd_autoscaler.errors import PermanentError
 from pd_autoscaler.model.plan import Action
-from pd_autoscaler.model.report import Report
+from pd_autoscaler.model.report import Recorded, Report
 
 T = TypeVar("T")
 _Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
@@ -53,11 +53,19 @@ def report_text(report: Report) -> str:
 
 def report_from(text: str | bytes) -> Report:
     """Rebuild a report from its line of JSON, or raise PermanentError."""
+    return from_json(Report, _report_data(text))
+
+
+def recorded_from(text: str | bytes) -> Recorded:
+    """Rebuild only what a replay needs of a report's line, or raise PermanentError."""
+    return from_json(Recorded, _report_data(text))
+
+
+def _report_data(text: str | bytes) -> Any:
     try:
-        data = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise PermanentError(f"not a stored Report: {error}") from error
-    return from_json(Report, data)
 
 
 def action_text(action: Action) -> str:

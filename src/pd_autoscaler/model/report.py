@@ -108,3 +108,15 @@ class Report:
     epoch: int = 0
     is_acting: bool = True
     shadows: tuple[Shadow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What a replay needs of a stored report; the names mean what they mean there."""
+
+    cycle: int
+    snapshot: Snapshot
+    decision: Decision
+    guarded: Decision
+    target: Target
+    epoch: int = 0

@@ -23,16 +23,23 @@ class Follower:
     """One policy beside the one that acts, with a guard's memory and a target of its own.
 
     Its target begins as the real standing one (or as `target`) and then moves by its own guarded
-    decisions.
+    decisions; with `is_anchored` each cycle begins as the real one anew.
     """
 
     def __init__(
-        self, name: str, policy: PolicyRunner, rules: GuardRules, *, target: Target | None = None
+        self,
+        name: str,
+        policy: PolicyRunner,
+        rules: GuardRules,
+        *,
+        target: Target | None = None,
+        is_anchored: bool = False,
     ) -> None:
         self.name = name
         self._policy = policy
         self._rules = rules
-        self._target = target
+        self._target = None if is_anchored else target
+        self._is_anchored = is_anchored
         self._memory: gates.GuardMemory | None = None
 
     async def follow(self, snapshot: Snapshot, *, held: Hold | None = None) -> Shadow:
@@ -60,7 +67,7 @@ class Follower:
         answer = guard.guarded(decision, own, self._rules, memory)
         self._memory = answer.memory
         target = own.target if isinstance(answer.decision, Hold) else answer.decision
-        self._target = target
+        self._target = None if self._is_anchored else target
         return Shadow(self.name, decision, answer.decision, target, answer.gates)
 
 
