@@ -40,8 +40,8 @@ class Replay:
 
     Each cycle begins at the target it has reached by itself, or with `is_anchored` at the recorded
     one. With `keeps_limits` the limits are those that were recorded, else those of `rules`, which
-    the policy then sees as well. Where a controller had started anew (another epoch, or a clock that
-    went back), policy and guard begin anew as they did then, at the target they had reached.
+    the policy then sees as well. Where a controller had started anew (another epoch, or a clock
+    that went back), policy and guard begin anew as they did then, at the target they had reached.
     """
 
     def __init__(
