@@ -142,7 +142,8 @@ class PromptEngine:
         began_s = anyio.current_time()
         self._batch = batch
         tokens = sum(item.tokens for item in batch)
-        await anyio.sleep(self._profile.prefill_s(tokens) * self.slowness)
+        squares = sum(item.tokens**2 for item in batch)
+        await anyio.sleep(self._profile.prefill_s(tokens, squares) * self.slowness)
         self._batch = ()
         now_s = anyio.current_time()
         for item in batch:
