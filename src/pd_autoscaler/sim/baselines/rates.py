@@ -13,7 +13,7 @@ TOKENS_MAX = 10**9
 
 
 def prefill_s(engine: EngineProfile, tokens: float, each: float) -> float:
-    """Seconds that prompts of so many tokens each, and together, take in full batches and a rest."""
+    """Seconds that prompts of `each` tokens, so many together, take in full batches and a rest."""
     most = engine.prefill_tokens_max
     tokens = min(tokens, TOKENS_MAX)
     full, rest = divmod(int(tokens), most)
