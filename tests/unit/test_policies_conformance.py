@@ -1,4 +1,4 @@
-"""The shipped policies conform, and the kit finds those that do not."""
+"""The kit finds the policies that do not conform, and a good one comes to rest where it should."""
 
 import math
 import sys
@@ -38,11 +38,6 @@ class Written:
 
     def decide(self, snapshot: Snapshot) -> Decision:
         return self._decide(snapshot)
-
-
-@pytest.mark.parametrize("factory", [queue_pressure, fixed_ratio])
-def test_a_shipped_policy_conforms(factory: Callable[[], Policy]) -> None:
-    assert violations(factory) == ()
 
 
 @pytest.mark.parametrize(

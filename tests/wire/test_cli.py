@@ -494,7 +494,8 @@ def test_the_installed_policies_are_listed(here: Here) -> None:
     shown = here("policies")
     listed = json.loads(here("policies", "--json").out)["policies"]
 
-    assert {"fixed-ratio", "queue-pressure"} <= {policy["name"] for policy in listed}
+    names = {policy["name"] for policy in listed}
+    assert {"fixed-ratio", "hpa", "kpa", "queue-pressure", "schedule"} <= names
     assert all(policy["name"] in shown.out for policy in listed)
 
 
