@@ -1,5 +1,7 @@
 """Trace readers."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,16 @@ def test_any_bytes_are_read_or_refused(
         except ConfigError:
             continue
         assert requests[0].at_s == 0
+
+
+def test_the_embedded_cluster_reads_traces_and_profiles_without_numpy() -> None:
+    modules = ("embedded.cluster_main", "workload.trace", "engine_model.known", "cli")
+    program = "import sys; sys.modules['numpy'] = None\n" + "".join(
+        f"import pd_autoscaler.{module}\n" for module in modules
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
