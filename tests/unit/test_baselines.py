@@ -15,13 +15,20 @@ from pd_autoscaler.model.snapshot import Limits, Snapshot
 from pd_autoscaler.policies.awkward import awkward_snapshots
 from pd_autoscaler.policies.conformance import checks, verdict_of
 from pd_autoscaler.policies.contract import Policy
+from pd_autoscaler.policies.registry import load_policy, load_spec
 from pd_autoscaler.sim.baselines.forecast import Constant, Kalman
 from pd_autoscaler.sim.baselines.rates import (
     decoder_tokens_per_s,
     prefill_s,
     prompt_requests_per_s,
 )
-from pd_autoscaler.sim.baselines.registry import BASELINES, params_for
+from pd_autoscaler.sim.baselines.registry import (
+    BASELINES,
+    NAMED,
+    Named,
+    params_for,
+    targets_for,
+)
 from pd_autoscaler.sim.baselines.tunables import TUNABLES, tunable
 from pd_autoscaler.sim.records import Slo
 from pd_autoscaler.sim.staffing import Staffing
@@ -469,6 +476,21 @@ def test_what_is_tuned_is_a_parameter_over_all_of_its_range(name: str) -> None:
     for gain in tunable(name):
         for value in (gain.low, gain.high):
             built(name, **{**params, gain.name: int(value) if gain.is_integer else value})
+
+
+@pytest.mark.parametrize("name", [name for name in TUNABLES if name not in BASELINES])
+def test_what_is_tuned_is_a_parameter_of_the_plug_in_by_that_name(name: str) -> None:
+    named = NAMED.get(name, Named(name))
+    for gain in tunable(name):
+        for value in (gain.low, gain.high):
+            tuned = int(value) if gain.is_integer else value
+            load_policy(named.policy, {**named.params, gain.name: tuned})
+
+
+def test_policies_aim_at_the_targets_that_they_are_compared_at() -> None:
+    assert targets_for(load_spec("queue-pressure"), SLO) == {"ttft_max_s": 1.0, "tpot_max_s": 0.05}
+    assert targets_for(load_spec("slo"), SLO) == {"ttft_s": 1.0, "tpot_s": 0.05}
+    assert targets_for(load_spec("fixed-ratio"), SLO) == {}
 
 
 def test_every_baseline_says_what_is_tuned_and_none_has_more_than_two_gains() -> None:

@@ -76,6 +76,8 @@ NAMED: Mapping[str, Named] = MappingProxyType(
 )
 """MindIE-Motor decides every 86,400 s, or 3,600 s at the least."""
 
+_TTFT, _TPOT = ("ttft_s", "ttft_max_s"), ("tpot_s", "tpot_max_s")
+
 PROMPT_TOKENS = 1024.0
 """The length of prompts at which a node is profiled where a rule knows one rate only."""
 VELOCITY_INPUTS = (256.0, 1024.0, 4096.0, 16384.0)
@@ -115,6 +117,15 @@ def params_for(
     if name == "aibrix-apa":
         return {"concurrency": _concurrency(profile, slo)}
     return {"engine": asdict(profile), "ttft_s": slo.ttft_s, "tpot_s": slo.tpot_s}
+
+
+def targets_for(spec: PolicySpec, slo: Slo) -> dict[str, float]:
+    """Return the latency targets of a pair under the names that a policy has for them, if any.
+
+    Policies are compared at one pair: none may aim at the targets that it happens to default to.
+    """
+    targets = dict.fromkeys(_TTFT, slo.ttft_s) | dict.fromkeys(_TPOT, slo.tpot_s)
+    return {name: seconds for name, seconds in targets.items() if name in spec.params.model_fields}
 
 
 def scheduled(staffing: Staffing, *, ahead_s: float = 0.0) -> dict[str, Any]:
