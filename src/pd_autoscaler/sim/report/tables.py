@@ -33,8 +33,12 @@ def _head(columns: list[Column]) -> str:
         f'<th colspan="{len(list(members))}" class="group">{escape(group)}</th>'
         for group, members in groupby(columns, key=lambda column: column.group)
     )
-    titles = "".join(f'<th class="key">{escape(column.title)}</th>' for column in columns)
-    return f'<tr><th></th>{groups}</tr><tr><th class="key name">policy</th>{titles}</tr>'
+    titles = "".join(
+        f'<th scope="col" class="key">{escape(column.title)}</th>' for column in columns
+    )
+    return (
+        f'<tr><th></th>{groups}</tr><tr><th scope="col" class="key name">policy</th>{titles}</tr>'
+    )
 
 
 def _row(

@@ -14,6 +14,14 @@ from pd_autoscaler.sim.report.windows import windows_over
 _UNITS = ((172800.0, 86400.0, "days"), (7200.0, 3600.0, "hours"), (0.0, 60.0, "minutes"))
 """From this many seconds on: the unit in seconds, and its name."""
 
+_TICKS = [digit * 10.0**power for power in range(-4, 7) for digit in (1, 2, 5)]
+_LOG_TICKS = {
+    "tickmode": "array",
+    "tickvals": _TICKS,
+    "ticktext": [f"{tick:,.10g}" for tick in _TICKS],
+}
+"""Plotly's own ticks between two powers of ten show their first digit only."""
+
 _INPUT, _OUTPUT = colours.ROLES[Role.PROMPT], colours.ROLES[Role.DECODER]
 
 
@@ -153,7 +161,7 @@ class _Drawn:
             title.partition(",")[0],
             [{**line, "y": np.where(line["y"] > 0, line["y"], np.nan)} for line in lines],
             limit=wanted,
-            axis={"type": "log", "rangemode": "normal", "dtick": "D2", "exponentformat": "none"},
+            axis={"type": "log", "rangemode": "normal", **_LOG_TICKS},
         )
 
     def _line(self, name: str, y: Floats, colour: str, *, is_sampled: bool = False) -> Trace:
