@@ -82,19 +82,30 @@ def test_neither_a_trend_nor_one_step_is_noise() -> None:
     assert step.variance == 0.0
 
 
-def test_what_forecasts_fell_short_by_is_a_quantile() -> None:
+def answered(values: Iterable[float]) -> Track:
+    """Forecast 10 in every window, for the next."""
     track = EMPTY
-    values = [10.0] * 9 + [20.0]
-    for index, value in enumerate(values * 6):
+    for index, value in enumerate(values):
         now_s = 30.0 * index
         track = track.seen(value, now_s=now_s).promised(10.0, at_s=now_s + 30.0)
+    return track
 
-    assert track.excess(0.85, first=0.3) == 0.0
-    assert track.excess(0.95, first=0.3) == 1.0
+
+def test_what_forecasts_fell_short_by_is_a_quantile() -> None:
+    track = answered(([10.0] * 4 + [20.0]) * 12)
+
+    assert track.excess(0.75, first=0.3, horizon_s=30.0) == 0.0
+    assert track.excess(0.85, first=0.3, horizon_s=30.0) == 1.0
+
+
+def test_one_step_does_not_decide_what_forecasts_fall_short_by() -> None:
+    track = answered([10.0] * 25 + [50.0] * 3)
+    assert track.excess(0.99, first=0.3, horizon_s=30.0) == 0.0
 
 
 def test_before_forecasts_come_due_the_first_guess_holds() -> None:
-    assert EMPTY.excess(0.9, first=0.3) == 0.3
+    assert EMPTY.excess(0.9, first=0.3, horizon_s=30.0) == 0.3
+    assert answered([10.0] * 10).excess(0.9, first=0.3, horizon_s=30.0) == 0.3
 
 
 def test_a_forecast_that_came_due_in_a_silence_is_not_judged() -> None:
@@ -121,4 +132,4 @@ def test_whatever_is_seen_is_bounded_and_expected_as_a_number(values: list[float
     assert len(track.points) <= POINTS_MAX
     assert len(track.due) <= POINTS_MAX
     assert len(track.errors) <= ERRORS_MAX
-    assert 0.0 <= track.excess(0.9, first=0.1) < math.inf
+    assert 0.0 <= track.excess(0.9, first=0.1, horizon_s=155.0) < math.inf

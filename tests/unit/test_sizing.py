@@ -12,7 +12,6 @@ from pd_autoscaler.core.sizing import (
     DecodeLoad,
     DecodeStep,
     PromptLoad,
-    decoder_nodes,
     prompt_nodes,
     split,
     whole,
@@ -83,12 +82,6 @@ def test_decoders_hold_what_is_running_or_what_is_on_its_way_whichever_is_more()
     assert replace(load, tokens_per_s=4000.0).slots(0.050) == pytest.approx(200.0)
     # Steps that are too long already do not shorten by sizing for shorter ones.
     assert replace(load, step_s=0.080).slots(0.050) == pytest.approx(105.0)
-
-
-def test_decoders_are_the_slots_and_their_swings_over_the_batch() -> None:
-    assert decoder_nodes(400.0, batch=40.0, beta=0.0, peakedness=1.0) == 10.0
-    assert decoder_nodes(400.0, batch=40.0, beta=1.0, peakedness=4.0) == 11.0
-    assert decoder_nodes(400.0, batch=0.0, beta=1.0, peakedness=4.0) == math.inf
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ Point = tuple[float, float]
 """Seconds and value."""
 
 POINTS_MAX = 60
-ERRORS_MAX = 60
-"""Half an hour of both at windows of 30 s."""
+ERRORS_MAX = 120
+"""Half an hour and an hour at windows of 30 s."""
 POINTS_MIN = 4
 """Fewer points make no trend, and no noise."""
-ERRORS_MIN = 4
+ERRORS_MIN = 10
+"""Fewer answered forecasts have no quantile to speak of."""
 ERROR_MAX = 3.0
 """Largest relative error that is taken in: demand that quadruples is nothing to keep nodes for."""
 VALUE_MIN = 1e-6
@@ -59,7 +60,12 @@ class Track:
         return replace(track, points=points, newest=(now_s, value), since_s=since_s)
 
     def promised(self, value: float, *, at_s: float) -> "Track":
-        """Return the track with a forecast of a later moment, to be compared when it comes."""
+        """Return the track with a forecast of a later moment, to be compared when it comes.
+
+        Before there are a few points nothing is: at a start it is not users who are fewer.
+        """
+        if len(self.points) < POINTS_MIN:
+            return self
         if self.due and at_s < self.due[-1][0] + self.window_s:
             return self
         return replace(self, due=(*self.due, (at_s, value))[-POINTS_MAX:])
@@ -121,15 +127,17 @@ class Track:
         usual = steps[: len(steps) - math.ceil(_TRIMMED * len(steps))]
         return math.fsum(usual) / len(usual) / 2 / _TRIMMED_REST
 
-    def excess(self, quantile: float, *, first: float) -> float:
+    def excess(self, quantile: float, *, first: float, horizon_s: float) -> float:
         """Return by what share demand exceeds a forecast, at a quantile of what was seen.
 
-        Never below 0, and `first` before enough forecasts came due. A quantile rather than a
-        deviation: one step of load must not decide for half an hour.
+        Never below 0, and `first` before enough forecasts came due. One step of load is missed by
+        every forecast of the `horizon_s` before it, and is still one event: as many of the largest
+        are left out, for it must not decide alone.
         """
-        if len(self.errors) < ERRORS_MIN:
+        one_step = math.ceil(horizon_s / self.window_s) + 2
+        if len(self.errors) < ERRORS_MIN + one_step:
             return first
-        rank = math.ceil(quantile * len(self.errors)) - 1
+        rank = min(math.ceil(quantile * len(self.errors)), len(self.errors) - one_step) - 1
         return max(0.0, sorted(self.errors)[max(0, rank)])
 
     def _is_off(self, value: float, *, now_s: float) -> bool:

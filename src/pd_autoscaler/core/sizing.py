@@ -7,7 +7,7 @@ are in `queueing`; here they meet what one node can do.
 import math
 from dataclasses import dataclass, replace
 
-from pd_autoscaler.core.queueing import servers_for_wait, staffed
+from pd_autoscaler.core.queueing import servers_for_wait
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.snapshot import Limits
@@ -106,11 +106,6 @@ class DecodeLoad:
         stretched = step_s / self.step_s if self.step_s > 0 else 1.0
         held = self.held * max(1.0, stretched) + self.waiting
         return max(held, self.tokens_per_s * step_s)
-
-
-def decoder_nodes(slots: float, *, batch: float, beta: float, peakedness: float) -> float:
-    """Return the decoders for so many requests at once and their swings; not rounded."""
-    return staffed(slots, beta=beta, peakedness=peakedness) / batch if batch > 0 else math.inf
 
 
 def whole(nodes: float, nodes_max: int) -> int:

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pd_autoscaler.core.forecast import Track
-from pd_autoscaler.core.queueing import beta_for, dispersion_at, peakedness_for
+from pd_autoscaler.core.queueing import beta_for, dispersion_at, peakedness_for, staffed
 from pd_autoscaler.core.sizing import (
     DecodeLoad,
     PromptLoad,
-    decoder_nodes,
     prompt_nodes,
     whole,
 )
@@ -87,20 +86,25 @@ class Moment:
             return FIRST_DISPERSION
         return max(1.0, variance * level * track.window_s)
 
-    def expected(self, track: Track) -> float | None:
+    def ahead(self, track: Track) -> float | None:
         """Return what a track makes expect at the end of the lead time, None if it saw nothing.
 
-        A falling trend is not believed: to shrink there is time. The quantile of what demand had
-        beyond its forecasts is added.
+        A falling trend is not believed: to shrink there is time.
         """
         level = track.level()
-        if level is None:
-            return None
-        params, now_s = self.params, self.snapshot.now_s
-        ahead = track.ahead(self.lead_s, now_s=now_s) if params.looks_ahead else level
-        quantile = params.shortage_cost / (1.0 + params.shortage_cost)
-        excess = track.excess(quantile, first=FIRST_EXCESS) if params.has_quantile else 0.0
-        return max(level, ahead or 0.0) * (1.0 + excess)
+        if level is None or not self.params.looks_ahead:
+            return level
+        return max(level, track.ahead(self.lead_s, now_s=self.snapshot.now_s) or 0.0)
+
+    def excess(self, track: Track) -> float:
+        """Return the share by which demand was beyond its forecasts, at the newsvendor's quantile.
+
+        The quantile is that at which one more node costs as much as it is likely to save.
+        """
+        if not self.params.has_quantile:
+            return 0.0
+        cost = self.params.shortage_cost
+        return track.excess(cost / (1.0 + cost), first=FIRST_EXCESS, horizon_s=self.lead_s)
 
 
 def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
@@ -109,10 +113,10 @@ def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
     `rate` is the tokens a second that a node was seen to compute, `share` the part believed.
     """
     params, seen = at.params, at.seen
-    asked = at.expected(at.tracks.prompt)
-    level = at.tracks.prompt.level()
-    if asked is None or level is None or (asked > 0 and not seen.prompt_tokens):
+    ahead, level = at.ahead(at.tracks.prompt), at.tracks.prompt.level()
+    if ahead is None or level is None or (ahead > 0 and not seen.prompt_tokens):
         return None
+    asked = ahead * (1.0 + at.excess(at.tracks.prompt))
     believed = rate * share
     tokens = seen.prompt_tokens or 0.0
     ttft_s = max(params.ttft_s - seen.pull_s, params.ttft_s / 2)
@@ -138,7 +142,7 @@ def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
 def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
     """Return the decoders that are needed; None while nobody tells what they hold or get."""
     params, seen = at.params, at.seen
-    asked = at.expected(at.tracks.decoder) if params.has_offered_load else 0.0
+    asked = at.ahead(at.tracks.decoder) if params.has_offered_load else 0.0
     if seen.running is None or asked is None:
         return None
     load = DecodeLoad(
@@ -148,17 +152,17 @@ def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
         tokens_per_s=asked,
     )
     slots = load.slots(node.step_s)
-    beta = beta_for(params.shortage_cost)
-    peakedness = peakedness_for(at.dispersion)
+    # Each of the two margins holds a part of the other: the windows that forecasts are compared
+    # with are as bursty as the arrivals are.
+    staffing = staffed(
+        slots, beta=beta_for(params.shortage_cost), peakedness=peakedness_for(at.dispersion)
+    )
+    wanted = max(staffing, slots * (1.0 + at.excess(at.tracks.decoder)))
     need, enough = (
-        whole(
-            decoder_nodes(slots, batch=node.batch * part, beta=beta, peakedness=peakedness),
-            NEED_MAX,
-        )
-        for part in (share, share * params.headroom)
+        whole(wanted / (node.batch * part), NEED_MAX) for part in (share, share * params.headroom)
     )
     why = (
-        f"{slots:,.0f} requests at once expected in {at.lead_s:.0f} s "
+        f"{wanted:,.0f} requests at once expected in {at.lead_s:.0f} s "
         f"(now {seen.running + seen.waiting:,.0f}), {node.batch:,.0f} a node at "
         f"{node.step_s * 1000:.0f} ms a token (bound by {node.bound}){_corrected(share)}"
     )
