@@ -14,6 +14,7 @@ import anyio
 from prometheus_client import CollectorRegistry
 
 from pd_autoscaler import __version__
+from pd_autoscaler.adapters.advisor import HttpAdvisor
 from pd_autoscaler.adapters.agent_client import AgentDeadlines
 from pd_autoscaler.adapters.journal_sqlite import SqliteJournal
 from pd_autoscaler.adapters.lease import SoleLease
@@ -37,7 +38,7 @@ from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
 from pd_autoscaler.runtime.observer import Observer
 from pd_autoscaler.runtime.policy_runner import PolicyRunner
 from pd_autoscaler.runtime.shadow import Follower
-from pd_autoscaler.settings import Settings
+from pd_autoscaler.settings import ADVISED, Settings
 from pd_autoscaler.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,9 @@ async def controller(
                 on_failure=telemetry.journal_failed,
             )
         )
+        advisor = _advisor(settings, session)
+        if advisor is not None:
+            await stack.enter_async_context(_running(advisor))
         metrics = await stack.enter_async_context(metrics_source(settings))
         outside = Outside(
             provider=_provider(settings, session),
@@ -111,14 +115,14 @@ async def controller(
         loop = ControlLoop(
             _loop_settings(settings),
             outside,
-            observer=_observer(settings, outside, metrics),
+            observer=_observer(settings, outside, metrics, advisor),
             policy=PolicyRunner(
                 policy,
                 ThreadWorkers(slots=1, name="policy"),
                 deadline_s=settings.loop.policy_deadline_s,
             ),
             deadlines=_deadlines(settings),
-            sinks=(telemetry, *sinks),
+            sinks=(telemetry, *([advisor] if advisor else []), *sinks),
             shadows=shadows,
         )
         health = _Health(
@@ -200,7 +204,9 @@ def _loop_settings(settings: Settings) -> LoopSettings:
     )
 
 
-def _observer(settings: Settings, outside: Outside, metrics: MetricsSource) -> Observer:
+def _observer(
+    settings: Settings, outside: Outside, metrics: MetricsSource, advisor: HttpAdvisor | None
+) -> Observer:
     scrape, period_s = settings.scrape, settings.links.probe_period_s
     return Observer(
         provider=outside.provider,
@@ -208,10 +214,43 @@ def _observer(settings: Settings, outside: Outside, metrics: MetricsSource) -> O
         agents=outside.agents,
         metrics=metrics,
         probe=None if period_s is None else TcpLinkProbe(period_s=period_s),
+        advisor=advisor,
         deadline_s=max(settings.agent.deadline_s, scrape.deadline_s + scrape.jitter_s) + 0.5,
         metrics_period_s=settings.loop.period_s * 0.9,
         now_unix_s=wall_clock,
     )
+
+
+def _advisor(settings: Settings, session: aiohttp.ClientSession) -> HttpAdvisor | None:
+    advisor = settings.advisor
+    if advisor.url is None and settings.loop.policy == ADVISED:
+        # Settings that were read say so by themselves; the policy may have been given by hand.
+        raise ConfigError(
+            f"the policy is {ADVISED} and advisor.url is missing: give the address of the service "
+            "that decides, in a settings file or as PD_AUTOSCALER_ADVISOR__URL"
+        )
+    if advisor.url is None:
+        return None
+    token = advisor.token
+    return HttpAdvisor(
+        advisor.url,
+        session=session,
+        workers=ThreadWorkers(slots=1, name="advisor"),
+        deadline_s=advisor.deadline_s,
+        age_max_s=advisor.age_max_s,
+        token=token.get_secret_value() if token is not None else None,
+    )
+
+
+@asynccontextmanager
+async def _running(advisor: HttpAdvisor) -> AsyncIterator[None]:
+    """Have the advisor be asked for as long as the block runs."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(advisor.run)
+        try:
+            yield
+        finally:
+            group.cancel_scope.cancel()
 
 
 def _deadlines(settings: Settings) -> Deadlines:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from pd_autoscaler.model.advice import Advice
 from pd_autoscaler.model.decision import Mode, Target
 from pd_autoscaler.model.facts import AgentState, ProvidedNode, Scraped
 from pd_autoscaler.model.link import Verdict
@@ -125,6 +126,20 @@ class LinkProbe(Protocol):
 
         The answer may be that of an earlier look. It never raises.
         """
+        ...
+
+
+class Advisor(Protocol):
+    """A service outside that is asked between cycles what it would do."""
+
+    @property
+    def advice(self) -> Advice | None:
+        """Return its newest answer with its age, None where it has given none."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Say why it gave no answer, or a wrong one, when it was last asked; empty if it did."""
         ...
 
 

@@ -38,7 +38,7 @@ from pd_autoscaler.model.report import Outcome, Report
 from pd_autoscaler.model.signals import Reading
 from pd_autoscaler.model.snapshot import Limits, Snapshot
 from pd_autoscaler.policies.contract import Policy
-from pd_autoscaler.ports import ClusterResult, Fence, MetricsSource, Remembered
+from pd_autoscaler.ports import Advisor, ClusterResult, Fence, MetricsSource, Remembered
 from pd_autoscaler.runtime.actuator import Deadlines
 from pd_autoscaler.runtime.loop import ControlLoop, LoopSettings, Outside
 from pd_autoscaler.runtime.observer import Observer
@@ -471,6 +471,7 @@ class Rig:
         metrics_period_s: float = 9.0,
         deadline_s: float = 2.0,
         shadows: Sequence[Follower] = (),
+        advisor: Advisor | None = None,
     ) -> None:
         self.world = world
         self.journal = journal or FakeJournal()
@@ -498,6 +499,7 @@ class Rig:
                 router=router,
                 agents=agents,
                 metrics=metrics or FakeMetrics(world),
+                advisor=advisor,
                 deadline_s=deadline_s,
                 metrics_period_s=metrics_period_s,
                 now_unix_s=lambda: 0.0,

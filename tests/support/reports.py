@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from pd_autoscaler.model.advice import Advice
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Mode, Target
 from pd_autoscaler.model.facts import EngineLoad
 from pd_autoscaler.model.link import Link, LinkState
@@ -143,6 +144,7 @@ def reports() -> st.SearchStrategy[Report]:
             lead_times=st.dictionaries(st.text(max_size=4), st.from_type(LeadTime), max_size=2),
             attribution=st.from_type(Attribution),
             limits=st.from_type(Limits),
+            advice=st.none() | st.from_type(Advice),
             published=st.none() | st.frozensets(st.text(max_size=4), max_size=3),
             links=st.dictionaries(st.sampled_from(LinkState), st.integers(0, 99)),
         ),

@@ -112,10 +112,47 @@ WRONG = [
         "pd.yaml:1: loop.shadow_policies is 'slo', and must be a list",
     ),
     (
+        "loop: {policy: http}\n",
+        (
+            "loop.policy is http and advisor.url is missing; give the address of the service that "
+            "decides"
+        ),
+    ),
+    (
+        "loop: {shadow_policies: [{policy: http}]}\n",
+        (
+            "loop.shadow_policies is http and advisor.url is missing; give the address of the "
+            "service that decides"
+        ),
+    ),
+    (
+        "advisor: {age_max_s: 10}\n",
+        (
+            f"advisor.age_max_s (10) is not above {PERIOD}; an answer is read one cycle after its "
+            "snapshot, and each would be too old"
+        ),
+    ),
+    (
+        "advisor: {deadline_s: 60}\n",
+        (
+            "advisor.deadline_s (60) is not below advisor.age_max_s (60); a slow answer would be "
+            "too old when it comes"
+        ),
+    ),
+    (
+        "advisor: {token: secret, token_file: /x}\n",
+        "advisor.token and advisor.token_file are both set; keep one",
+    ),
+    (
+        "advisor: {url: 'unix:/sock'}\n",
+        "pd.yaml:1: advisor.url is 'unix:/sock', and must be an address such as http://host:port",
+    ),
+    (
         "zzz: 1\n",
         (
-            "pd.yaml:1: zzz is not a setting (known at the top: loop, scrape, attribution, "
-            "capacity, guard, node, links, agent, provider, router, journal, admin, log)"
+            "pd.yaml:1: zzz is not a setting (known at the top: loop, advisor, scrape, "
+            "attribution, capacity, guard, node, links, agent, provider, router, journal, admin, "
+            "log)"
         ),
     ),
     (
@@ -519,8 +556,8 @@ def test_how_nodes_are_linked_and_switched_reaches_the_rules() -> None:
             (
                 "environment PD_AUTOSCALER_LOPP__PERIOD_S: lopp is not a setting; did you "
                 "mean loop? "
-                "(known at the top: loop, scrape, attribution, capacity, guard, node, links, "
-                "agent, provider, router, journal, admin, log)"
+                "(known at the top: loop, advisor, scrape, attribution, capacity, guard, node, "
+                "links, agent, provider, router, journal, admin, log)"
             ),
         ),
         (

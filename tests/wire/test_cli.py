@@ -644,7 +644,7 @@ def test_a_file_that_holds_no_parameters_is_refused(
 
 def test_the_help_is_as_it_was_last_agreed(here: Here) -> None:
     mine = "status explain history pause resume scale drain check-config policies"
-    commands = [*mine.split(" "), "policies check", "replay"]
+    commands = [*mine.split(" "), "policies check", "policies schema", "replay"]
     said = []
     for command in commands:
         ran = here(*command.split(), "--help")
@@ -697,3 +697,11 @@ def test_durations_read_as_people_say_them(seconds: float | None, words: str) ->
 def test_text_that_could_steer_a_terminal_is_made_harmless() -> None:
     replaced = "\N{REPLACEMENT CHARACTER}"
     assert plain("a\x1b[2Jb\r\n\u202ec \u00fc") == f"a{replaced}[2Jb{replaced * 3}c \u00fc"
+
+
+def test_the_schemas_of_what_is_said_with_an_advisor_are_printed(here: Here) -> None:
+    for part, title in (("request", "Request"), ("answer", "Answer")):
+        ran = here("policies", "schema", part)
+        assert (ran.code, ran.error) == (0, "")
+        assert json.loads(ran.out)["title"] == title
+    assert here("policies", "schema", "reply").code == 2

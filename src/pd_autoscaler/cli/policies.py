@@ -1,5 +1,6 @@
 """`pd-autoscaler policies`: which there are, and whether one keeps the contract."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +15,13 @@ _app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:
-    """Add policies, and policies check."""
+    """Add policies, policies check and policies schema."""
     app.add_typer(_app, name="policies")
 
 
 @_app.callback()
 def policies(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the installed policies, or check one ('policies check')."""
+    """List the installed policies; check one, or print the schemas of 'http'."""
     if context.invoked_subcommand is not None:
         return
     from pd_autoscaler.policies.registry import installed  # noqa: PLC0415  # --help is quick
@@ -77,6 +78,26 @@ def check(
         )
     if not is_kept:
         raise typer.Exit(1)
+
+
+class Part(StrEnum):
+    """What is said between the controller and an advisor."""
+
+    REQUEST = "request"
+    ANSWER = "answer"
+
+
+@_app.command()
+def schema(
+    part: Annotated[Part, typer.Argument(help="What it is sent, or what it answers.")],
+) -> None:
+    """Print the JSON schema of an advisor's request or answer.
+
+    The advisor is the service that decides for the policy 'http'.
+    """
+    from pd_autoscaler.policies.advisor_wire import schemas  # noqa: PLC0415  # as above
+
+    print_json(schemas()[part])
 
 
 def _show(verdict: "Verdict") -> None:

@@ -98,6 +98,7 @@ def taken(
         published=fleet.published,
         links=links,
         is_synced=fleet.is_synced,
+        advice=facts.advice,
     )
     return snapshot, memory
 

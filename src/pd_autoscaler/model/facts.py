@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pd_autoscaler.model.advice import Advice
 from pd_autoscaler.model.node import Endpoint, Role
 from pd_autoscaler.model.signals import Reading
 
@@ -122,7 +123,7 @@ class Facts:
     `agents` and `readings` hold what answered this time; whoever is missing was silent.
     `unread` says by node id why its page could not be read the last time, `scraped` what has been
     read since the start. `unreachable` says of prompt nodes that were probed why their link port
-    takes no connection.
+    takes no connection. `advice` is the advisor's newest answer.
     """
 
     now_s: float
@@ -136,3 +137,4 @@ class Facts:
     unread: Mapping[str, str] = field(default_factory=dict)
     scraped: Scraped = field(default_factory=Scraped)
     unreachable: Mapping[str, str] = field(default_factory=dict)
+    advice: Advice | None = None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pd_autoscaler.model.advice import Advice
 from pd_autoscaler.model.capacity import Demand, NodeCapacity
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.link import LinkState
@@ -67,7 +68,10 @@ class LeadTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a policy decides from; `now_s` is monotonic, `now_unix_s` is wall time."""
+    """What a policy decides from; `now_s` is monotonic, `now_unix_s` is wall time.
+
+    `advice` is None where no advisor has answered.
+    """
 
     now_s: float
     now_unix_s: float
@@ -84,6 +88,7 @@ class Snapshot:
     published: frozenset[str] | None = None
     links: Mapping[LinkState, int] = field(default_factory=dict)
     is_synced: bool = True
+    advice: Advice | None = None
 
     def of(self, role: Role) -> RoleSignals:
         """Return the signals of one role."""

@@ -396,5 +396,5 @@ class ControlLoop:
 
 def _unread(facts: Facts) -> list[str]:
     """Say which of the sources that everything waits for did not answer."""
-    errors = facts.errors
-    return [f"the {s} cannot be read: {errors[s]}" for s in ("provider", "router") if s in errors]
+    errors, names = facts.errors, ("provider", "router", "advisor")
+    return [f"the {name} cannot be read: {errors[name]}" for name in names if name in errors]

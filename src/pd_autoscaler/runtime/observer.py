@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from pd_autoscaler.errors import OutcomeUnknownError, PermanentError, TransientError
+from pd_autoscaler.model.advice import Advice
 from pd_autoscaler.model.facts import AgentState, Facts, ProvidedNode
 from pd_autoscaler.model.node import MESHED, Node, NodeState, Role
 from pd_autoscaler.model.signals import Reading
-from pd_autoscaler.ports import LinkProbe, MetricsSource, NodeAgent, NodeProvider, Router
+from pd_autoscaler.ports import Advisor, LinkProbe, MetricsSource, NodeAgent, NodeProvider, Router
 
-_SOURCES = ("provider", "router", "metrics", "link probe")
+_SOURCES = ("provider", "router", "metrics", "link probe", "advisor")
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,14 @@ class _Notes:
     readings: Mapping[str, Reading] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     unreachable: Mapping[str, str] = field(default_factory=dict)
+    advice: Advice | None = None
 
 
 class Observer:
     """Reads provider, agents, router and metrics; what does not answer in time is absent.
 
-    With a `probe` it also looks at the ports that decoders link to.
+    With a `probe` it also looks at the ports that decoders link to, with an `advisor` it takes in
+    what that has answered.
 
     Metrics are read at most once each `metrics_period_s`, however often `observe` is called;
     `now_unix_s` is where wall time enters. One failing source never spoils the others.
@@ -47,6 +50,7 @@ class Observer:
         agents: NodeAgent,
         metrics: MetricsSource,
         probe: LinkProbe | None = None,
+        advisor: Advisor | None = None,
         deadline_s: float,
         metrics_period_s: float,
         concurrency_max: int = 128,
@@ -57,6 +61,7 @@ class Observer:
         self._agents = agents
         self._metrics = metrics
         self._probe = probe
+        self._advisor = advisor
         self._deadline_s = deadline_s
         self._metrics_period_s = metrics_period_s
         self._metrics_at_s = float("-inf")
@@ -78,6 +83,8 @@ class Observer:
             group.start_soon(self._read_metrics, notes, nodes)
             if self._probe is not None:
                 group.start_soon(self._read_probe, notes, nodes, self._probe)
+            if self._advisor is not None:
+                group.start_soon(self._read_advisor, notes, self._advisor)
             for node in nodes:
                 if node.agent_urls:
                     group.start_soon(self._read_agent, notes, node)
@@ -93,6 +100,7 @@ class Observer:
             unread=dict(self._metrics.errors),
             scraped=self._metrics.scraped,
             unreachable=notes.unreachable,
+            advice=notes.advice,
         )
 
     async def published(self) -> frozenset[str] | None:
@@ -158,6 +166,15 @@ class Observer:
             notes.unreachable = await probe.unreachable(listening)
 
         await self._read("link probe", notes, look())
+
+    async def _read_advisor(self, notes: _Notes, advisor: Advisor) -> None:
+        async def look() -> None:
+            # What it said before it failed holds until it is too old.
+            notes.advice = advisor.advice
+            if advisor.trouble:
+                raise TransientError(advisor.trouble)
+
+        await self._read("advisor", notes, look())
 
 
 def _agent_of(node: Node) -> str:

@@ -5,8 +5,10 @@
 """
 
 from pd_autoscaler.settings.reading import load
+from pd_autoscaler.settings.relations import ADVISED
 from pd_autoscaler.settings.sections import (
     AdminSettings,
+    AdvisorSettings,
     AgentSettings,
     GuardSettings,
     JournalSettings,
@@ -24,7 +26,9 @@ from pd_autoscaler.settings.sections import (
 from pd_autoscaler.settings.tree import Settings
 
 __all__ = [
+    "ADVISED",
     "AdminSettings",
+    "AdvisorSettings",
     "AgentSettings",
     "GuardSettings",
     "JournalSettings",

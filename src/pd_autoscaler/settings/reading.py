@@ -14,6 +14,7 @@ from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.settings.problems import Loc, sentences, unknown
 from pd_autoscaler.settings.sections import (
     AdminSettings,
+    AdvisorSettings,
     AgentSettings,
     PromqlSettings,
     ScrapeSettings,
@@ -24,7 +25,9 @@ ENV_PREFIX = "PD_AUTOSCALER_"
 ENV_DELIMITER = "__"
 TOKEN_LENGTH_MIN = 8
 
-_Tokened = TypeVar("_Tokened", AgentSettings, AdminSettings, ScrapeSettings, PromqlSettings)
+_Tokened = TypeVar(
+    "_Tokened", AgentSettings, AdminSettings, AdvisorSettings, ScrapeSettings, PromqlSettings
+)
 
 
 class _Environment(Settings, BaseSettings):  # type: ignore[misc]  # both configs are plain dicts
@@ -189,6 +192,7 @@ def _with_secrets(settings: Settings) -> Settings:
         scrape = scrape.model_copy(update={"promql": promql})
     return settings.model_copy(
         update={
+            "advisor": _with_token("advisor", settings.advisor, length_min=1),
             "scrape": scrape,
             "agent": _with_token("agent", settings.agent),
             "admin": _with_token("admin", settings.admin),

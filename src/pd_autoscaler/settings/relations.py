@@ -8,6 +8,7 @@ from pd_autoscaler.core.ranks import RankMapping, rank_pairs
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.settings.sections import (
     AdminSettings,
+    AdvisorSettings,
     AgentSettings,
     CapacitySettings,
     GuardSettings,
@@ -23,6 +24,9 @@ from pd_autoscaler.settings.sections import (
 
 TLS_TIMEOUT_MIN_MS = 2000
 """The library's least time-out for a link over TLS (hicann/hixl, `LLMDataDist.md`)."""
+
+ADVISED = "http"
+"""The policy that an advisor decides."""
 
 PAIR_AWARE: frozenset[str] = frozenset()
 """Router kinds that only pair nodes which are linked: none of those shipped."""
@@ -73,6 +77,30 @@ def of_shadows(loop: LoopSettings) -> Iterator[str]:
             f"loop.shadow_policies names {name} {names.count(name)} times; names must differ: give "
             "each a name of its own"
         )
+
+
+def of_advisor(advisor: AdvisorSettings, loop: LoopSettings) -> Iterator[str]:
+    """Check that who decides can be asked, and that its answers can be young enough."""
+    users = [("loop.policy", loop.policy)]
+    users += [("loop.shadow_policies", shadow.policy) for shadow in loop.shadow_policies]
+    for name, policy in users:
+        if policy == ADVISED and advisor.url is None:
+            yield (
+                f"{name} is {ADVISED} and advisor.url is missing; give the address of the service "
+                "that decides"
+            )
+    if advisor.age_max_s <= loop.period_s:
+        yield (
+            f"advisor.age_max_s ({advisor.age_max_s:g}) is not above loop.period_s "
+            f"({loop.period_s:g}); an answer is read one cycle after its snapshot, and each would "
+            "be too old"
+        )
+    if advisor.deadline_s >= advisor.age_max_s:
+        yield (
+            f"advisor.deadline_s ({advisor.deadline_s:g}) is not below advisor.age_max_s "
+            f"({advisor.age_max_s:g}); a slow answer would be too old when it comes"
+        )
+    yield from _of_token("advisor", advisor)
 
 
 def of_scrape(scrape: ScrapeSettings) -> Iterator[str]:
@@ -278,7 +306,8 @@ def of_tokens(agent: AgentSettings, admin: AdminSettings) -> Iterator[str]:
 
 
 def _of_token(
-    name: str, section: AgentSettings | AdminSettings | ScrapeSettings | PromqlSettings
+    name: str,
+    section: AgentSettings | AdminSettings | AdvisorSettings | ScrapeSettings | PromqlSettings,
 ) -> Iterator[str]:
     if section.token is not None and section.token_file is not None:
         yield f"{name}.token and {name}.token_file are both set; keep one"

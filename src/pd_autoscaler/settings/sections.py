@@ -100,6 +100,21 @@ class LoopSettings(Section):
     """Least pause between two cycles, however often the loop is poked."""
 
 
+class AdvisorSettings(Section):
+    """The service that decides where the policy is http; asked between cycles."""
+
+    url: HttpUrl | None = None
+    """Each cycle's snapshot is posted to it; `pd-autoscaler policies schema` has the format."""
+    deadline_s: float = Field(default=5.0, gt=0, le=600)
+    """For its answer."""
+    age_max_s: float = Field(default=60.0, gt=0, le=86_400)
+    """An answer to a snapshot that is older than this makes the cycle hold."""
+    token: SecretStr | None = Field(default=None, min_length=1)
+    """Sent as a bearer token."""
+    token_file: Path | None = None
+    """Holds the token instead, such as a mounted secret."""
+
+
 class PromqlSettings(Section):
     """The Prometheus server that is asked for the engines' metrics instead of the engines."""
 

@@ -10,6 +10,7 @@ from pd_autoscaler.model.snapshot import Limits
 from pd_autoscaler.settings import relations
 from pd_autoscaler.settings.sections import (
     AdminSettings,
+    AdvisorSettings,
     AgentSettings,
     AttributionSettings,
     CapacitySettings,
@@ -33,6 +34,7 @@ class Settings(Section):
     """
 
     loop: LoopSettings = LoopSettings()
+    advisor: AdvisorSettings = AdvisorSettings()
     scrape: ScrapeSettings = ScrapeSettings()
     attribution: AttributionSettings = AttributionSettings()
     capacity: CapacitySettings = CapacitySettings()
@@ -51,6 +53,7 @@ class Settings(Section):
         problems = [
             *relations.of_cycle(self.loop, self.scrape, self.node),
             *relations.of_shadows(self.loop),
+            *relations.of_advisor(self.advisor, self.loop),
             *relations.of_scrape(self.scrape),
             *relations.of_capacity(self.capacity),
             *relations.of_guard(self.guard),
