@@ -172,9 +172,17 @@ def test_token_velocity_divides_arriving_tokens_by_what_a_node_takes() -> None:
         prompt_tokens_per_s=10_000.0,
         network_tokens_per_s=4_000.0,
         decoder_velocities=((1000.0, 100.0, 2_000.0), (1000.0, 1000.0, 1.0)),
+        watch_s=0.0,
     )
     # 10/s of 500 uncached tokens at the network's 4,000; 10/s of 1,100 at 2,000.
     assert policy.decide(seen(uncached=0.5)) == Target(2, 6)
+
+
+def test_token_velocity_watches_a_full_window_before_it_concludes_anything() -> None:
+    policy = built("token-velocity", watch_s=120.0)
+    found = decided(policy, *(seen(now_s, rate=0.0) for now_s in (50.0, 169.0, 170.0)))
+    waiting = Hold(HoldReason.WARM_UP, "watches for 120 s first")
+    assert found == [waiting, waiting, Target(1, 1)]
 
 
 def test_convertible_decoders_are_lent_to_prompts_until_enough_of_those_serve() -> None:
@@ -183,6 +191,7 @@ def test_convertible_decoders_are_lent_to_prompts_until_enough_of_those_serve() 
         prompt_tokens_per_s=2_000.0,
         decoder_velocities=((1000.0, 100.0, 2_000.0),),
         convertible=2,
+        watch_s=0.0,
     )
     assert policy.decide(seen(queues=(0.0,) * 2)) == Target(5, 4)
     assert policy.decide(seen(queues=(0.0,) * 4)) == Target(5, 5)

@@ -16,7 +16,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from pd_autoscaler.model.decision import Decision, Hold
+from pd_autoscaler.model.decision import Decision, Hold, HoldReason
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.snapshot import Snapshot
 from pd_autoscaler.policies.contract import Params, PolicySpec
@@ -39,6 +39,8 @@ class TokenVelocityParams(Params):
     """Factor on all needs; the paper has none."""
     convertible: int = Field(default=0, ge=0)
     """Decoders that prompts in need may borrow."""
+    watch_s: float = Field(default=120.0, ge=0)
+    """Seconds of watching before the first decision: a deployment that runs has a full window."""
 
     @model_validator(mode="after")
     def _velocities_are_above_zero(self) -> Self:
@@ -52,10 +54,15 @@ class TokenVelocity:
 
     def __init__(self, params: TokenVelocityParams) -> None:
         self._params = params
+        self._began_s: float | None = None
 
     def decide(self, snapshot: Snapshot) -> Decision:
         """Return the counts that the tokens of the last window ask for."""
         params = self._params
+        if self._began_s is None or snapshot.now_s < self._began_s:
+            self._began_s = snapshot.now_s
+        if snapshot.now_s < self._began_s + params.watch_s:
+            return Hold(HoldReason.WARM_UP, f"watches for {params.watch_s:g} s first")
         seen = load(snapshot)
         if isinstance(seen, Hold):
             return seen
