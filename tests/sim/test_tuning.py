@@ -195,6 +195,11 @@ def test_a_trace_of_one_moment_cannot_be_cut() -> None:
         split(arrivals_at(0.0, 0.0), 0.5)
 
 
+def test_a_part_with_a_single_request_is_no_part() -> None:
+    with pytest.raises(ConfigError, match="held out has 1 request"):
+        split(arrivals_at(0.0, 1.0, 2.0, 9.0), 0.5)
+
+
 def arrivals_at(*at_s: float) -> Arrivals:
     ones = np.ones(len(at_s), np.int64)
     return Arrivals(np.array(at_s), ones, ones, np.zeros(len(at_s), np.int64))

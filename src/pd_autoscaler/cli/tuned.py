@@ -21,12 +21,12 @@ from pd_autoscaler.cli.policy_check import parameters
 from pd_autoscaler.cli.tables import BAD, GOOD
 from pd_autoscaler.engine_model.known import engine_profile
 from pd_autoscaler.errors import ConfigError
-from pd_autoscaler.model.decision import Target
 from pd_autoscaler.sim.baselines.tunables import tunable
 from pd_autoscaler.sim.contestant import Contestant
-from pd_autoscaler.sim.experiment import Scenario, delays_of
+from pd_autoscaler.sim.experiment import Scenario
 from pd_autoscaler.sim.records import SLOS, Slo
 from pd_autoscaler.sim.report.comparison import told
+from pd_autoscaler.sim.scenarios import Setting, of_arrivals
 from pd_autoscaler.sim.tuning import (
     Dimension,
     Judged,
@@ -70,15 +70,10 @@ def prepared(
     attainment_min: float,
 ) -> Task:
     """Read what the options name; raises ConfigError for whatever is wrong, before a run."""
-    scenario = Scenario(
-        name=trace.stem,
-        arrivals=read_arrivals(trace, seed=seed),
-        profile=engine_profile(profile),
-        # Each part sizes its own.
-        initial=Target(1, 1),
-        slo=_slo(slo),
-        delays=delays_of(lead_s),
+    setting = Setting(
+        data=trace.parent, profile=engine_profile(profile), slo=_slo(slo), lead_s=lead_s
     )
+    scenario = of_arrivals(trace.stem, read_arrivals(trace, seed=seed), setting)
     parts = parts_of(scenario, held_out)
     given = parameters(None, pairs)
     runs = Runs(policy, parts, given=given, seeds=[seed], lead_s=lead_s)

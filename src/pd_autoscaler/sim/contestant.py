@@ -13,6 +13,9 @@ from pd_autoscaler.policies.registry import installed, load_policy, load_spec
 from pd_autoscaler.sim.baselines.registry import BASELINES, NAMED, params_for
 from pd_autoscaler.sim.experiment import FREE, Scenario
 
+OWN_PACE = frozenset({"hpa", "kpa", "proportional", "throughput-match"})
+"""Plug-ins that are published rules: compared as they are, behind limits alone."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
@@ -58,8 +61,9 @@ def contestant(name: str, scenario: Scenario, *, lead_s: float = 0.0) -> Contest
     """Return what is called so: a published policy, a known system, or an installed policy.
 
     Published policies bring windows and steps of their own, so the guard only keeps the limits.
-    Those with hindsight are shown the scenario's arrivals, and begin `lead_s` before the need.
-    Raises ConfigError for any other name.
+    Those with hindsight are shown the scenario's arrivals, and begin `lead_s` before the need. A
+    plug-in that has parameters `ttft_s` and `tpot_s` is given the scenario's targets. Raises
+    ConfigError for any other name.
     """
     if name in BASELINES:
         params = params_for(
@@ -71,10 +75,14 @@ def contestant(name: str, scenario: Scenario, *, lead_s: float = 0.0) -> Contest
         )
         return Contestant(name=name, spec=BASELINES[name], plug_in=None, params=params, guard=FREE)
     if name in NAMED:
-        plug_in, given = NAMED[name].policy, NAMED[name].params
+        plug_in, given = NAMED[name].policy, dict(NAMED[name].params)
     elif ":" in name or any(policy.name == name for policy in installed()):
         plug_in, given = name, {}
     else:
         known = sorted({*BASELINES, *NAMED, *(policy.name for policy in installed())})
         raise ConfigError(f"no policy is called {name!r}; there are {', '.join(known)}")
-    return Contestant(name=name, spec=load_spec(plug_in), plug_in=plug_in, params=given, guard=None)
+    spec = load_spec(plug_in)
+    targets = {"ttft_s": scenario.slo.ttft_s, "tpot_s": scenario.slo.tpot_s}
+    given |= {key: value for key, value in targets.items() if key in spec.params.model_fields}
+    guard = FREE if plug_in in OWN_PACE else None
+    return Contestant(name=name, spec=spec, plug_in=plug_in, params=given, guard=guard)

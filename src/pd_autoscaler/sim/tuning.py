@@ -227,18 +227,22 @@ class Search:
 def split(arrivals: Arrivals, held_out: float) -> dict[Part, Arrivals]:
     """Cut a trace in time: the last `held_out` of its span is held out and begins at 0 again.
 
-    Both parts have a request at least: the first and the last. Raises ConfigError if the share is
-    not between 0 and 1, or the trace of one moment.
+    Raises ConfigError if the share is not between 0 and 1, or a part is left with one request.
     """
     if not 0 < held_out < 1:
         raise ConfigError(f"held-out is {held_out:g}: give a share between 0 and 1")
     cut_s = arrivals.span_s * (1 - held_out)
-    if not arrivals.span_s:
+    if not cut_s:
         raise ConfigError("the trace is of one moment: it cannot be cut in time")
-    return {
-        Part.TUNED: between(arrivals, 0.0, cut_s),
-        Part.HELD_OUT: between(arrivals, cut_s),
-    }
+    parts = {Part.TUNED: between(arrivals, 0.0, cut_s), Part.HELD_OUT: between(arrivals, cut_s)}
+    for part, cut in parts.items():
+        if len(cut) < 2:
+            name = part.replace("_", " ")
+            raise ConfigError(
+                f"cut at {cut_s:g} s, the part that is {name} has {len(cut)} request: "
+                f"give a longer trace, or hold out another share"
+            )
+    return parts
 
 
 def _drawn(trial: "optuna.Trial", dimension: Dimension) -> float | int:

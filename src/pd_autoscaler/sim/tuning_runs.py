@@ -4,14 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from pd_autoscaler.sim.bounds import fluid_need, static_bound
 from pd_autoscaler.sim.contestant import contestant
 from pd_autoscaler.sim.experiment import Scenario, run_experiment
+from pd_autoscaler.sim.scenarios import first_fleet
 from pd_autoscaler.sim.score import scored
 from pd_autoscaler.sim.tuning import Params, Part, split
-
-WARM_SHARE = 0.1
-"""The part of a trace by whose demand the fleet is sized that serves at its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +61,16 @@ class Runs:
 
 
 def parts_of(scenario: Scenario, held_out: float) -> dict[Part, Scenario]:
-    """Cut a scenario in time; each part begins with the fleet that its own beginning needs.
+    """Cut a scenario in time; each part begins with the fleet that its first minutes need.
 
-    Raises ConfigError where a part would have no requests.
+    Raises ConfigError as `split` does.
     """
     return {
         part: replace(
             scenario,
             name=f"{scenario.name}, {part}",
             arrivals=arrivals,
-            initial=static_bound(
-                fluid_need(
-                    arrivals,
-                    scenario.profile,
-                    scenario.slo,
-                    until_s=WARM_SHARE * arrivals.span_s,
-                )
-            ),
+            initial=first_fleet(arrivals, scenario.profile, scenario.slo),
         )
         for part, arrivals in split(scenario.arrivals, held_out).items()
     }
