@@ -50,7 +50,7 @@ def _python(tmp_path_factory: pytest.TempPathFactory) -> Python:
     source, installed = place / "source", place / "installed"
     shutil.copytree(TEMPLATE, source, ignore=shutil.ignore_patterns("__pycache__"))
     offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "pip",
