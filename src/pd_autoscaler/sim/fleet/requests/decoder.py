@@ -5,7 +5,7 @@ import math
 from pd_autoscaler.sim.fleet.requests.fifo import NONE, pop, push, push_front, take
 from pd_autoscaler.sim.fleet.requests.heap import drop, first_row, first_step, place_of
 from pd_autoscaler.sim.fleet.requests.heap import push as push_step
-from pd_autoscaler.sim.fleet.requests.jit import jitted
+from pd_autoscaler.sim.fleet.requests.jit import inlined, jitted
 from pd_autoscaler.sim.fleet.requests.prompt import free_kv, prefill_s
 from pd_autoscaler.sim.fleet.requests.state import (
     ACTIVE,
@@ -36,7 +36,7 @@ def weigh_decoder(state: State, slot: int) -> None:
     put(state.decoders, slot, float(node.load) if node.is_published else NEVER, node.picked)
 
 
-@jitted
+@inlined
 def come(state: State, slot: int, row: int, now_s: float) -> None:
     """Let a computed request queue at a decoder."""
     node, request = state.nodes[slot], state.requests[row]
@@ -52,7 +52,7 @@ def come(state: State, slot: int, row: int, now_s: float) -> None:
         settle(state, slot, now_s)
 
 
-@jitted
+@inlined
 def admit(state: State, slot: int, now_s: float) -> None:
     """Let in from the head of the queue whoever has room; call `settle` afterwards.
 
@@ -67,7 +67,7 @@ def admit(state: State, slot: int, now_s: float) -> None:
     if batch > 0:
         context += batch * taken(node, now_s)
     while lists[base + WAITING].length > 0:
-        row = lists[base + WAITING].head
+        row = int(lists[base + WAITING].head)
         request = state.requests[row]
         needed = request.input_tokens + request.generated
         inside = batch + lists[base + PULLING].length + lists[base + PULLED].length
@@ -93,7 +93,7 @@ def admit(state: State, slot: int, now_s: float) -> None:
             _pull(state, slot, row, now_s)
 
 
-@jitted
+@inlined
 def _pull(state: State, slot: int, row: int, now_s: float) -> None:
     """Book both network cards for a request's KV."""
     node, request = state.nodes[slot], state.requests[row]
@@ -106,7 +106,7 @@ def _pull(state: State, slot: int, row: int, now_s: float) -> None:
     push(state.lists, state.requests, FLEET_LISTS + NODE_LISTS * slot + PULLING, row)
 
 
-@jitted
+@inlined
 def settle(state: State, slot: int, now_s: float) -> None:
     """Put down when a decoder is next to be looked at; begin a batch where there is none."""
     base = FLEET_LISTS + NODE_LISTS * slot
@@ -131,12 +131,12 @@ def settle(state: State, slot: int, now_s: float) -> None:
     put(state.events, slot, next_s, slot)
 
 
-@jitted
+@inlined
 def decoder_event(state: State, slot: int, now_s: float) -> None:
     """Do what is due at a decoder: KV that has come, else the end of a step."""
     base = FLEET_LISTS + NODE_LISTS * slot
     node = state.nodes[slot]
-    head = state.lists[base + PULLING].head
+    head = int(state.lists[base + PULLING].head)
     if head != NONE and state.requests[head].since_s <= node.due_s:
         pop(state.lists, state.requests, base + PULLING)
         push(state.lists, state.requests, base + PULLED, head)
@@ -152,7 +152,7 @@ def decoder_event(state: State, slot: int, now_s: float) -> None:
     settle(state, slot, now_s)
 
 
-@jitted
+@inlined
 def _step(state: State, slot: int, steps: int, now_s: float) -> None:
     """Move the point that a decoder's steps are counted from on by so many of them."""
     node = state.nodes[slot]
@@ -163,7 +163,7 @@ def _step(state: State, slot: int, steps: int, now_s: float) -> None:
     node.begun_s = now_s
 
 
-@jitted
+@inlined
 def _finish(state: State, slot: int, now_s: float) -> None:
     """Let go of every request whose last token this step made."""
     active = FLEET_LISTS + NODE_LISTS * slot + ACTIVE
@@ -186,13 +186,13 @@ def _finish(state: State, slot: int, now_s: float) -> None:
     weigh_decoder(state, slot)
 
 
-@jitted
+@inlined
 def _preempt(state: State, slot: int) -> None:
     """Put those who joined last back to the head of the queue until the KV fits; one may stay."""
     base = FLEET_LISTS + NODE_LISTS * slot
     node, lists = state.nodes[slot], state.lists
     while lists[base + ACTIVE].length > 1 and node.context + node.coming > node.kv_tokens:
-        row = lists[base + ACTIVE].tail
+        row = int(lists[base + ACTIVE].tail)
         request = state.requests[row]
         size = lists[base + ACTIVE].length
         drop(state.lasts, slot, size, place_of(state.lasts, slot, size, row))
@@ -204,7 +204,7 @@ def _preempt(state: State, slot: int) -> None:
         state.fleet[0].preemptions += 1
 
 
-@jitted
+@inlined
 def join(state: State, slot: int, now_s: float) -> None:
     """Let what was pulled into the batch at the end of a step, and begin the next one."""
     base = FLEET_LISTS + NODE_LISTS * slot
@@ -237,4 +237,4 @@ def join(state: State, slot: int, now_s: float) -> None:
         request = state.requests[first]
         if math.isnan(request.first_token_s):
             request.first_token_s = first_s
-        first = request.following
+        first = int(request.following)

@@ -33,6 +33,15 @@ def jitted(function: F) -> F:
     return compiled
 
 
+def inlined(function: F) -> F:
+    """Compile a function into its callers: on the way of every request a call costs too much.
+
+    A `State` is a hundred words, which a call would copy.
+    """
+    compiled: F = njit(forceinline=True, **_OPTIONS)(function)
+    return compiled
+
+
 def entry(function: F) -> F:
     """Compile a function that Python calls, and keep its machine code for the next process.
 

@@ -73,10 +73,10 @@ def _lose_kv(state: State, decoder: int, prompt: int, now_s: float) -> None:
 def _lose_from(state: State, of: int, prompt: int, now_s: float) -> tuple[int, int]:
     """Fail the requests of a list whose KV is at a prompt node; return how many, and tokens."""
     lost, tokens = 0, 0
-    row = state.lists[of].head
+    row = int(state.lists[of].head)
     while row != NONE:
         request = state.requests[row]
-        following = request.following
+        following = int(request.following)
         if request.prompt == prompt and request.generated == 0:
             take(state.lists, state.requests, of, row)
             _lose(state, row, now_s)

@@ -1,7 +1,7 @@
 """Prompt nodes: one batch at a time, first come, first served."""
 
 from pd_autoscaler.sim.fleet.requests.fifo import pop, push
-from pd_autoscaler.sim.fleet.requests.jit import jitted
+from pd_autoscaler.sim.fleet.requests.jit import inlined, jitted
 from pd_autoscaler.sim.fleet.requests.state import (
     ACTIVE,
     FLEET_LISTS,
@@ -40,7 +40,7 @@ def prefill_s(state: State, slot: int, tokens: int, squares: float) -> float:
     return float(whole_s + node.prefill_attention_s * squares)
 
 
-@jitted
+@inlined
 def begin_batch(state: State, slot: int, now_s: float) -> None:
     """Begin the next batch of a prompt node if it is idle and there is one."""
     node = state.nodes[slot]
@@ -52,9 +52,9 @@ def begin_batch(state: State, slot: int, now_s: float) -> None:
     tokens, squares = 0, 0.0
     if state.lists[active].length > 0:
         # A chunk of this prompt is done; it has its KV.
-        tokens, squares = _chunk(state, slot, state.lists[active].head, 0)
+        tokens, squares = _chunk(state, slot, int(state.lists[active].head), 0)
     while state.lists[waiting].length > 0:
-        row = state.lists[waiting].head
+        row = int(state.lists[waiting].head)
         request = state.requests[row]
         uncached = request.input_tokens - request.cached_tokens
         if now_s - request.at_s > state.fleet[0].patience_s:
@@ -80,14 +80,14 @@ def begin_batch(state: State, slot: int, now_s: float) -> None:
         put(state.events, slot, node.batch_ends_s, PROMPTS_AFTER + slot)
 
 
-@jitted
+@inlined
 def free_kv(state: State, row: int, now_s: float) -> None:
     """Free a computed request's KV at its prompt node, which may let a batch begin."""
     request = state.requests[row]
     node = state.nodes[request.prompt]
     node.kv_held -= request.input_tokens
     node.unpulled -= 1
-    begin_batch(state, request.prompt, now_s)
+    begin_batch(state, int(request.prompt), now_s)
 
 
 @jitted

@@ -2,7 +2,7 @@
 
 from pd_autoscaler.sim.fleet.requests.decoder import come, weigh_decoder
 from pd_autoscaler.sim.fleet.requests.fifo import pop, push
-from pd_autoscaler.sim.fleet.requests.jit import jitted
+from pd_autoscaler.sim.fleet.requests.jit import inlined, jitted
 from pd_autoscaler.sim.fleet.requests.prompt import begin_batch, weigh_prompt
 from pd_autoscaler.sim.fleet.requests.state import (
     ACTIVE,
@@ -39,7 +39,7 @@ def send_prompt(state: State, row: int, now_s: float) -> None:
     begin_batch(state, slot, now_s)
 
 
-@jitted
+@inlined
 def send_decoder(state: State, row: int, now_s: float) -> None:
     """Send a computed request to the decoder of which the least KV was asked, or let it wait."""
     if state.decoders[1].key == NEVER:
@@ -51,7 +51,7 @@ def send_decoder(state: State, row: int, now_s: float) -> None:
     come(state, slot, row, now_s)
 
 
-@jitted
+@inlined
 def prompt_event(state: State, slot: int, now_s: float) -> None:
     """End a prompt node's batch, send on what it completed, and begin the next."""
     active = FLEET_LISTS + NODE_LISTS * slot + ACTIVE
@@ -60,7 +60,7 @@ def prompt_event(state: State, slot: int, now_s: float) -> None:
     node.prompt_tokens += node.batch_tokens
     weigh_prompt(state, slot)
     while lists[active].length > 0:
-        row = lists[active].head
+        row = int(lists[active].head)
         request = state.requests[row]
         if request.cached_tokens + request.computed < request.input_tokens:
             break
