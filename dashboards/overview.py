@@ -213,3 +213,27 @@ def _loop(board: Board) -> None:
             unit="none",
         ),
     )
+    board.row(
+        "Shadow policies",
+        curves(
+            "Where each would be",
+            "Nodes by role: the standing target, and that of each shadow policy.",
+            [
+                ("@target_nodes", "acting {{role}}"),
+                ("@shadow_target_nodes", "{{policy}} {{role}}"),
+            ],
+            unit="none",
+        ),
+        curves(
+            "Moves and failures",
+            "Moves that shadow policies would have made, and calls that failed, each second.",
+            [
+                (
+                    "sum by (policy) (rate(@shadow_target_changes_total[$__rate_interval]))",
+                    "{{policy}} moves",
+                ),
+                ("rate(@shadow_policy_errors_total[$__rate_interval])", "{{policy}} failures"),
+            ],
+            unit="none",
+        ),
+    )

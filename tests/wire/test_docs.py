@@ -1,15 +1,18 @@
 """What the documentation shows works as it stands there."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pd_autoscaler.model.decision import Hold, Target
 from pd_autoscaler.model.signals import RoleSignals, Signal
 from pd_autoscaler.model.snapshot import Snapshot
 from pd_autoscaler.policies.conformance import violations
+from pd_autoscaler.policies.registry import installed, load_policy, load_spec
 from pd_autoscaler.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,7 +32,7 @@ def test_the_policy_in_the_documentation_decides_and_conforms() -> None:
     assert [v for v in violations(lambda: spec.build(spec.params())) if "settle" not in v] == []
 
 
-@pytest.mark.parametrize("page", ["operating.md", "signals.md", "runbook.md"])
+@pytest.mark.parametrize("page", ["operating.md", "signals.md", "runbook.md", "policies.md"])
 def test_every_setting_in_the_documentation_exists(page: str) -> None:
     text = (DOCS / page).read_text()
     sections = Settings.model_fields
@@ -38,3 +41,31 @@ def test_every_setting_in_the_documentation_exists(page: str) -> None:
     for section, name in named:
         fields = sections[section].annotation.model_fields  # type: ignore[union-attr]
         assert name in fields, f"{section}.{name}"
+
+
+def test_every_shipped_policy_is_told_of_with_its_parameters_and_their_defaults() -> None:
+    text = (DOCS / "policies.md").read_text()
+    shipped = {p.name for p in installed() if p.points_at.startswith("pd_autoscaler.")}
+    ideas = dict(re.findall(r"^\| `([a-z-]+)`( \(default\))? \|", text, re.MULTILINE))
+    assert shipped <= ideas.keys()
+    assert [name for name, mark in ideas.items() if mark] == [Settings().loop.policy]
+
+    for name in sorted(shipped - {"http"}):
+        [section] = re.findall(rf"^### `{name}`\n(.*?)(?=^###|\Z)", text, re.MULTILINE | re.DOTALL)
+        # A window of the schedule has a table of its own.
+        table = section.partition("A window")[0]
+        rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.+) \|$", table, re.MULTILINE)
+        params = load_spec(name).params()
+        told = {row: json.loads(default) for row, default, _ in rows}
+        assert told == params.model_dump(mode="json"), name
+
+
+def test_the_settings_that_the_page_on_policies_shows_are_taken() -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", (DOCS / "policies.md").read_text(), re.DOTALL):
+        Settings.model_validate(yaml.safe_load(block))
+    shadows = (DOCS / "operating.md").read_text().partition("## A policy beside")[2]
+    [block, *_] = re.findall(r"```yaml\n(.*?)```", shadows, re.DOTALL)
+    loop = Settings.model_validate(yaml.safe_load(block)).loop
+    assert [shadow.label for shadow in loop.shadow_policies] == ["slo", "slo-strict"]
+    for shadow in loop.shadow_policies:
+        load_policy(shadow.policy, shadow.params)
