@@ -184,6 +184,8 @@ class RequestFleet:
 
     def set_linked(self, decoder_slot: int, prompt_slot: int, is_linked: bool) -> None:
         """Say whether a decoder can pull from a prompt node; a pull that cannot begin fails."""
+        self._there(decoder_slot)
+        self._there(prompt_slot)
         self._state.cuts[decoder_slot, prompt_slot] = not is_linked
 
     def offer(self, arrivals: Arrivals) -> None:
