@@ -204,10 +204,11 @@ def _loop(board: Board) -> None:
         ),
         curves(
             "Errors and alarms",
-            "Policy calls and journal writes that failed, each second; alarms now.",
+            "Policy and advisor calls and journal writes that failed, each second; alarms now.",
             [
                 ("rate(@policy_errors_total[$__rate_interval])", "policy errors"),
                 ("rate(@journal_errors_total[$__rate_interval])", "journal errors"),
+                ("rate(@advisor_errors_total[$__rate_interval])", "advisor errors"),
                 ("@alarms", "alarms"),
             ],
             unit="none",

@@ -101,7 +101,7 @@ async def controller(
                 on_failure=telemetry.journal_failed,
             )
         )
-        advisor = _advisor(settings, session)
+        advisor = _advisor(settings, session, on_failure=telemetry.advisor_failed)
         if advisor is not None:
             await stack.enter_async_context(_running(advisor))
         metrics = await stack.enter_async_context(metrics_source(settings))
@@ -221,7 +221,9 @@ def _observer(
     )
 
 
-def _advisor(settings: Settings, session: aiohttp.ClientSession) -> HttpAdvisor | None:
+def _advisor(
+    settings: Settings, session: aiohttp.ClientSession, *, on_failure: Callable[[], None]
+) -> HttpAdvisor | None:
     advisor = settings.advisor
     if advisor.url is None and settings.loop.policy == ADVISED:
         # Settings that were read say so by themselves; the policy may have been given by hand.
@@ -239,6 +241,7 @@ def _advisor(settings: Settings, session: aiohttp.ClientSession) -> HttpAdvisor 
         deadline_s=advisor.deadline_s,
         age_max_s=advisor.age_max_s,
         token=token.get_secret_value() if token is not None else None,
+        on_failure=on_failure,
     )
 
 

@@ -70,7 +70,12 @@ async def served(service: Service) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def advised(
-    url: str, *, deadline_s: float = 20.0, age_max_s: float = 60.0, token: str | None = None
+    url: str,
+    *,
+    deadline_s: float = 20.0,
+    age_max_s: float = 60.0,
+    token: str | None = None,
+    on_failure: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[HttpAdvisor]:
     async with aiohttp.ClientSession() as session, anyio.create_task_group() as group:
         advisor = HttpAdvisor(
@@ -80,6 +85,7 @@ async def advised(
             deadline_s=deadline_s,
             age_max_s=age_max_s,
             token=token,
+            on_failure=on_failure,
         )
         group.start_soon(advisor.run)
         yield advisor
@@ -159,8 +165,12 @@ WRONG: dict[str, tuple[Reply, str]] = {
 @pytest.mark.parametrize("kind", WRONG)
 async def test_a_wrong_answer_is_told_and_leaves_the_one_before_it(kind: str) -> None:
     reply, said = WRONG[kind]
-    service = Service()
-    async with served(service) as url, advised(url) as advisor:
+    service, failures = Service(), list[None]()
+
+    def failed() -> None:
+        failures.append(None)
+
+    async with served(service) as url, advised(url, on_failure=failed) as advisor:
         advisor.append(now_report())
         await until(lambda: advisor.advice)
         service.reply = reply
@@ -175,6 +185,7 @@ async def test_a_wrong_answer_is_told_and_leaves_the_one_before_it(kind: str) ->
         advisor.append(now_report(cycle=3))
         await until(lambda: not advisor.trouble)
         assert counts(advisor.advice) == (5, 5)
+    assert len(failures) == 1
 
 
 async def test_no_content_takes_back_what_was_said() -> None:

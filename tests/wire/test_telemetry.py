@@ -32,6 +32,7 @@ from tests.support.reports import a_busy_report, a_link, a_node, a_report, a_sna
 
 GOLDEN = [
     "counter pd_autoscaler_actions_total{action,outcome}",
+    "counter pd_autoscaler_advisor_errors_total",
     "counter pd_autoscaler_cycles_total",
     "counter pd_autoscaler_gates_total{gate}",
     "counter pd_autoscaler_holds_total{reason}",

@@ -1,6 +1,7 @@
 """The advisor: a service that is shown each cycle's snapshot and says what it would do."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import aiohttp
@@ -22,7 +23,7 @@ class HttpAdvisor:
     """`ports.Advisor` over HTTP, and the `ports.ReportSink` that tells it of each cycle.
 
     `run` asks, one call at a time and always about the newest cycle. A call that fails or brings a
-    wrong answer leaves the answer before it, which grows older.
+    wrong answer leaves the answer before it, which grows older; `on_failure` is called for each.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class HttpAdvisor:
         deadline_s: float,
         age_max_s: float,
         token: str | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._url = url
         self._session = session
         self._workers = workers
         self._deadline_s = deadline_s
         self._age_max_s = age_max_s
+        self._on_failure = on_failure
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -82,6 +85,7 @@ class HttpAdvisor:
             answer = await self._posted(body)
         except (TransientError, OutcomeUnknownError) as error:
             self._trouble = f"{shown(self._url)}: {error}"
+            self._on_failure()
             return
         self._trouble = ""
         self._answer = None if answer is None else (answer, report.snapshot.now_s)

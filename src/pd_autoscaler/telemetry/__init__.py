@@ -64,6 +64,11 @@ class Telemetry:
             "Journal writes that failed; nothing new is begun meanwhile.",
             registry=registry,
         )
+        self._advisor_errors = Counter(
+            "pd_autoscaler_advisor_errors_total",
+            "Calls of the advisor that failed, or brought a wrong answer.",
+            registry=registry,
+        )
 
     def append(self, report: Report) -> None:
         """Take in one report."""
@@ -80,3 +85,7 @@ class Telemetry:
     def journal_failed(self) -> None:
         """Count a journal write that failed."""
         self._journal_errors.inc()
+
+    def advisor_failed(self) -> None:
+        """Count a call of the advisor that brought no answer, or a wrong one."""
+        self._advisor_errors.inc()
