@@ -353,6 +353,20 @@ def test_the_load_planner_of_2025_steps_at_its_thresholds() -> None:
     ]
 
 
+def test_rules_that_watch_kv_are_told_how_much_of_it_a_slow_decoder_has() -> None:
+    # 20 requests of 1,050 tokens are all that 50 ms allow, of room for 100,000 tokens.
+    found = params_for("dynamo-2025-load", ROUND, SLO, arrivals=steady())
+    assert found == {"kv_full": pytest.approx(0.21)}
+    assert params_for("aibrix-apa", ROUND, SLO, arrivals=steady())["kv_used"] == pytest.approx(
+        0.7 * 0.21
+    )
+    policy = built("dynamo-2025-load", **found)
+    busy = ((19.0, 0.2),) * 2
+    assert decided(policy, *(seen(now_s, batches=busy) for now_s in (0.0, 30.0)))[-1] == Target(
+        1, 3
+    )
+
+
 def test_the_load_planner_of_2025_adds_no_prompt_node_for_a_queue_that_empties() -> None:
     policy = built("dynamo-2025-load")
     half = ((10.0, 0.7),) * 2

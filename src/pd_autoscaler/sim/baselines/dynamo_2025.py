@@ -96,6 +96,8 @@ class LoadParams(Params):
 
     period_s: float = Field(default=30.0, gt=0)
     """Seconds from one decision to the next."""
+    kv_full: float = Field(default=1.0, gt=0, le=1)
+    """KV use of a decoder that is as full as its TPOT target allows; thresholds are parts of it."""
     kv_up: float = Field(default=0.9, gt=0, le=1)
     """Mean KV use of decoders above which one is added."""
     kv_down: float = Field(default=0.5, ge=0, le=1)
@@ -123,7 +125,7 @@ class Thresholds:
         queue, kv_used = value(snapshot.prompt.queue), value(snapshot.decoder.kv_used_mean)
         if queue is None or kv_used is None:
             return Hold(HoldReason.NO_METRICS, "the prompt queue or decoders' KV use is unknown")
-        return self._stepped(snapshot, queue, kv_used)
+        return self._stepped(snapshot, queue, kv_used / self._params.kv_full)
 
     def _stepped(self, snapshot: Snapshot, queue: float, kv_used: float) -> Target:
         params, standing = self._params, snapshot.target
@@ -142,7 +144,7 @@ class Thresholds:
             self._grace = GRACE_INTERVALS + 1
         elif kv_used < params.kv_down and not self._grace:
             decoder -= 1
-        why = f"{each:.2f} queued a prompt node, KV use {kv_used:.0%}"
+        why = f"{each:.2f} queued a prompt node, decoders {kv_used:.0%} full"
         return fitted(
             snapshot,
             count(snapshot, Role.PROMPT, prompt),

@@ -22,6 +22,7 @@ from pd_autoscaler.sim.baselines import (
     token_velocity,
 )
 from pd_autoscaler.sim.bounds import (
+    decoder_batch,
     decoder_tokens_per_s,
     fixed_ratio_bound,
     fluid_bound,
@@ -79,7 +80,10 @@ NAMED: Mapping[str, Named] = MappingProxyType(
 _TTFT, _TPOT = ("ttft_s", "ttft_max_s"), ("tpot_s", "tpot_max_s")
 
 PROMPT_TOKENS = 1024.0
-"""The length of prompts at which a node is profiled where a rule knows one rate only."""
+OUTPUT_TOKENS = 256.0
+"""The lengths at which a node is profiled where a rule knows one rate only, and not the trace."""
+KV_SHARE = 0.7
+"""The part of a full decoder's KV use that AIBrix is set to in TokenScale's comparison."""
 VELOCITY_INPUTS = (256.0, 1024.0, 4096.0, 16384.0)
 VELOCITY_OUTPUTS = (64.0, 256.0, 1024.0)
 """Lengths for which a decoder's velocity is profiled."""
@@ -113,9 +117,10 @@ def params_for(
         convertible = CONVERTIBLE if name.endswith("convertible") else 0
         return {**velocities(profile, slo), "convertible": convertible}
     if name == "dynamo-2025-load":
-        return {}
+        return {"kv_full": _kv_full(profile, slo, arrivals)}
     if name == "aibrix-apa":
-        return {"concurrency": _concurrency(profile, slo)}
+        kv_used = KV_SHARE * _kv_full(profile, slo, arrivals)
+        return {"concurrency": _concurrency(profile, slo), "kv_used": kv_used}
     return {"engine": asdict(profile), "ttft_s": slo.ttft_s, "tpot_s": slo.tpot_s}
 
 
@@ -158,6 +163,18 @@ def _concurrency(profile: EngineProfile, slo: Slo) -> float:
     A queue of so many is what the target has room for.
     """
     return max(1.0, slo.ttft_s * prompt_tokens_per_s(profile, PROMPT_TOKENS) / PROMPT_TOKENS)
+
+
+def _kv_full(profile: EngineProfile, slo: Slo, arrivals: Arrivals | None) -> float:
+    """Return the KV use of a decoder whose batch is as large as the TPOT target allows.
+
+    Rules that watch KV alone would never add a decoder whose steps are too slow long before.
+    """
+    given, made = PROMPT_TOKENS, OUTPUT_TOKENS
+    if arrivals is not None and len(arrivals):
+        given, made = float(arrivals.input_tokens.mean()), float(arrivals.output_tokens.mean())
+    context = given + made / 2
+    return min(decoder_batch(profile, context, slo.tpot_s) * context / profile.kv_tokens, 1.0)
 
 
 _Hindsight = Callable[

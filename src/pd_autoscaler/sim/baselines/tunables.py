@@ -43,9 +43,9 @@ TUNABLES: Mapping[str, tuple[Dimension, ...]] = MappingProxyType(
         "dynamo-load": (_gain("sensitivity", 0.3, 1.0), _factor("ttft_s", 0.1, 5.0)),
         "dynamo-hybrid": (_gain("sensitivity", 0.3, 1.0), _factor("tpot_s", 0.02, 0.1)),
         "dynamo-2025-sla": _DYNAMO,
-        "dynamo-2025-load": (_gain("kv_up", 0.6, 0.95), _factor("queue_up", 0.2, 5.0)),
+        "dynamo-2025-load": (_factor("kv_full", 0.05, 1.0), _factor("queue_up", 0.2, 5.0)),
         "arrow": (_factor("ttft_s", 0.2, 30.0), _factor("tpot_s", 0.02, 0.1)),
-        "aibrix-apa": (_factor("concurrency", 1.0, 64.0), _gain("kv_used", 0.3, 0.9)),
+        "aibrix-apa": (_factor("concurrency", 1.0, 64.0), _factor("kv_used", 0.03, 0.9)),
         # Plug-ins, and the names under which they play known systems.
         "fixed-ratio": (_factor("ratio", 0.1, 10.0), _gain("utilisation_up", 0.71, 0.95)),
         "heteroscale": _PROPORTIONAL,
