@@ -21,6 +21,7 @@ from pd_autoscaler.cli import (
     replay,
     run,
     simulate,
+    tune,
 )
 from pd_autoscaler.cli.console import plain
 from pd_autoscaler.errors import ConfigError, PdAutoscalerError
@@ -61,7 +62,7 @@ def _root(
 
 
 # In the order in which --help lists them. A family is a module with `register(app)`.
-for _family in (run, cluster, inspect, control, check, doctor, simulate, replay, profile):
+for _family in (run, cluster, inspect, control, check, doctor, simulate, replay, tune, profile):
     _family.register(app)
 
 

@@ -1,14 +1,13 @@
-"""Commands that run the production loop in virtual time."""
+"""`pd-autoscaler simulate`: the production loop in virtual time, over traces or under faults."""
 
-import logging
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from pd_autoscaler.cli.console import AsJson, plain, print_json
+from pd_autoscaler.cli.console import AsJson
 
-if TYPE_CHECKING:
-    from pd_autoscaler.sim.run import Result
+POLICIES = "slo,queue-pressure,hpa,static-first-hour"
 
 
 def register(app: typer.Typer) -> None:
@@ -16,11 +15,79 @@ def register(app: typer.Typer) -> None:
     app.command()(simulate)
 
 
-def simulate(
-    seed: Annotated[int | None, typer.Option(help="Run this one seed.", show_default=False)] = None,
+def simulate(  # noqa: PLR0913  # Each parameter is an option of the command.
+    *,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Replay this workload: recorded requests, or a table of rates.",
+            show_default=False,
+        ),
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="S1..S12",
+            help="Replay a named scenario instead; may be repeated. S3, S6, S7 and S8 are "
+            "generated, the others need --data.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(help="The folder with the traces of the scenarios.")
+    ] = Path(),
+    policies: Annotated[str, typer.Option(help="The policies to compare, by name.")] = POLICIES,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[POLICY:]NAME=VALUE",
+            help="A parameter of the policies, or of one of them; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option(min=1, max=1000, help="Runs of each policy, a seed each.")
+    ] = 3,
+    slo: Annotated[str, typer.Option(help="The latency targets: chat, long or relaxed.")] = "chat",
+    profile: Annotated[
+        str, typer.Option(help="The engines: a known profile's name, or a file.")
+    ] = "llama-2-70b-h100",
+    nodes_mean: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=1000,
+            help="Scale the rate so that this many nodes are needed on average.",
+            show_default="8 for a scenario, a trace as it is",
+        ),
+    ] = None,
+    lead_s: Annotated[
+        float, typer.Option(min=0.0, max=86_400.0, help="Seconds until a new node may link.")
+    ] = 155.0,
+    link_s: Annotated[
+        float, typer.Option(min=0.0, max=600.0, help="Seconds that a link takes.")
+    ] = 1.0,
+    period_s: Annotated[
+        float, typer.Option(min=1.0, max=600.0, help="The loop's period, in seconds.")
+    ] = 10.0,
+    budget_minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Begin no further run after this time.", show_default=False),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a report that opens offline to this file.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Faults instead: run this one seed.", show_default=False)
+    ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(metavar="A..B", help="Run seeds A to B, both included.", show_default=False),
+        typer.Option(
+            metavar="A..B",
+            help="Faults instead: run seeds A to B, both included.",
+            show_default=False,
+        ),
     ] = None,
     hours: Annotated[
         float | None,
@@ -28,78 +95,44 @@ def simulate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the daemon's loop against a simulated fleet with faults, in virtual time.
+    """Run the daemon's loop against a simulated fleet, in virtual time.
 
-    A seed decides which faults strike, and when; after them comes calm, in which the fleet must
-    settle. The same seed gives the same run and digest. Exit code 1: a rule was violated.
+    With --trace or --scenario policies are compared: the same requests, engines, delays and loop
+    for each of them; what it cost, and how many requests were in time.
+
+    Without, a seed decides which faults strike, and when; after them comes calm, in which the fleet
+    must settle. The same seed gives the same run and digest. Exit code 1: a rule was violated.
     """
-    from pd_autoscaler.sim import run  # noqa: PLC0415  # --help must not pay for it
+    from pd_autoscaler.cli import extra  # noqa: PLC0415  # --help must not pay for it
 
-    # What the loop warns of is what the faults are for.
-    logging.getLogger("pd_autoscaler").setLevel(logging.CRITICAL)
-    hours = run.HOURS if hours is None else hours
-    results = []
-    for number in _numbers(seed, seeds):
-        result = run.run_seed(number, hours=hours)
-        results.append(result)
-        if not as_json:
-            _print(result, hours)
-    if as_json:
-        print_json({"hours": hours, "runs": [_row(result, hours) for result in results]})
-    if any(not result.is_ok for result in results):
-        raise typer.Exit(1)
-
-
-def _numbers(seed: int | None, seeds: str | None) -> list[int]:
-    if seed is not None and seeds is not None:
-        raise typer.BadParameter("give --seed or --seeds, not both")
-    if seeds is None:
-        return [0 if seed is None else seed]
-    first, separator, last = seeds.partition("..")
-    try:
-        numbers = list(range(int(first), int(last if separator else first) + 1))
-    except ValueError as error:
-        raise typer.BadParameter(f"--seeds wants A..B, such as 0..19, not {seeds!r}") from error
-    if not numbers:
-        raise typer.BadParameter(f"--seeds {seeds} names no seed: A must not be above B")
-    return numbers
-
-
-def _command(result: "Result", hours: float) -> str:
-    from pd_autoscaler.sim import run  # noqa: PLC0415  # as above
-
-    usual = f" --hours {hours:g}" if hours != run.HOURS else ""
-    return f"pd-autoscaler simulate --seed {result.seed}{usual}"
-
-
-def _row(result: "Result", hours: float) -> dict[str, Any]:
-    violation = result.violation
-    return {
-        "seed": result.seed,
-        "ok": result.is_ok,
-        "digest": result.digest,
-        "cycles": result.cycles,
-        "controllers": result.controllers,
-        "simulated_s": round(result.simulated_s, 3),
-        "faults": list(result.faults),
-        "violation": None
-        if violation is None
-        else {"what": violation.what, "at_s": violation.at_s, "cycle": violation.cycle},
-        "command": _command(result, hours),
-    }
-
-
-def _print(result: "Result", hours: float) -> None:
-    if result.violation is None:
-        typer.echo(
-            f"seed {result.seed}: OK, {result.cycles} cycles, {result.controllers} controller(s), "
-            f"{result.simulated_s / 3600:.1f} h, digest {result.digest[:16]}"
+    extra.require_simulation()
+    has_workload = trace is not None or bool(scenario)
+    if has_workload and (seed is not None or seeds is not None or hours is not None):
+        raise typer.BadParameter(
+            "--seed, --seeds and --hours are of runs with faults; with --trace or --scenario the "
+            "number of seeds is --runs"
         )
+    if not has_workload:
+        from pd_autoscaler.cli import seeded  # noqa: PLC0415  # as above
+
+        seeded.run_seeds(seeded.numbers_of(seed, seeds), hours, as_json=as_json)
         return
-    typer.echo(plain(f"seed {result.seed}: VIOLATION {result.violation.what}"))
-    typer.echo(f"  in cycle {result.violation.cycle}, at {result.violation.at_s:.1f} s")
-    typer.echo(f"  faults on: {', '.join(result.faults) or 'none'}")
-    typer.echo("  what came before:")
-    for line in result.lines[-20:]:
-        typer.echo(f"    {plain(line)}")
-    typer.echo(f"  to repeat it: {_command(result, hours)}")
+    from pd_autoscaler.cli import contest  # noqa: PLC0415  # as above
+
+    asked = contest.Asked(
+        workloads=[str(path) for path in [trace] if path] + list(scenario or []),
+        setting=contest.setting_of(
+            data,
+            profile=profile,
+            slo=slo,
+            nodes_mean=nodes_mean,
+            lead_s=lead_s,
+            link_s=link_s,
+            period_s=period_s,
+        ),
+        policies=contest.policies_of(policies, param or []),
+        runs=runs,
+        budget_s=None if budget_minutes is None else 60 * budget_minutes,
+        html=html,
+    )
+    contest.held(asked, as_json=as_json)
