@@ -129,7 +129,7 @@ def _both(about: str, tally: Tally, said: Any) -> Iterator[str]:
 
 
 def _hours(side: Side) -> str:
-    return " and ".join(f"{side.node_hours[role]:.1f} {role}" for role in Role)
+    return " and ".join(f"{side.node_hours[role]:.2f} {role}" for role in Role)
 
 
 def _holds(side: Side) -> str:
