@@ -12,7 +12,7 @@ from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.snapshot import Limits
 
-WAIT_SHARE_MIN = 0.1
+WAIT_SHARE_MIN = 0.25
 """Part of the TTFT target that is left for waiting where prompts take all of it: no number of nodes
 makes one prompt faster, and none would make waits of nothing."""
 
@@ -49,7 +49,10 @@ def prompt_nodes(
     if not rate > 0:
         return nodes_max
     service_s = load.tokens / rate
-    wait_s = max(ttft_s - service_s, WAIT_SHARE_MIN * ttft_s)
+    # The middle prompt of log-normal lengths: long ones are late by themselves, and would leave no
+    # wait to the others.
+    own_s = service_s / math.sqrt(1.0 + load.length_variability)
+    wait_s = max(ttft_s - own_s, WAIT_SHARE_MIN * ttft_s)
     busy = load.tokens_per_s / rate
     waits = servers_for_wait(
         busy,

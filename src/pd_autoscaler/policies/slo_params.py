@@ -17,8 +17,11 @@ class SloParams(Params):
     """Time per output token, seconds."""
     attainment: float = Field(default=0.99, ge=0.5, lt=1)
     """Share of requests that keep the TTFT target."""
-    shortage_cost: float = Field(default=9.0, ge=1, le=10_000)
-    """What a node too few costs, in nodes too many: 9 sizes for what nine moments in ten need."""
+    shortage_cost: float = Field(default=3.0, ge=1, le=10_000)
+    """What a node too few costs, in nodes too many: 3 sizes for what three moments in four need.
+    Shrinking late is a reserve of its own, so that this may be less than a miss is worth."""
+    rate_share: float = Field(default=0.85, gt=0, le=1)
+    """Part of a prompt node's learnt rate that is planned with: it is that of full batches."""
     batch_share: float = Field(default=0.90, gt=0, le=1)
     """Part of the largest batch within `tpot_s` that decoders are sized for."""
     kv_share: float = Field(default=0.85, gt=0, le=1)

@@ -117,7 +117,7 @@ def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
     if ahead is None or level is None or (ahead > 0 and not seen.prompt_tokens):
         return None
     asked = ahead * (1.0 + at.excess(at.tracks.prompt))
-    believed = rate * share
+    believed = rate * share * params.rate_share
     tokens = seen.prompt_tokens or 0.0
     ttft_s = max(params.ttft_s - seen.pull_s, params.ttft_s / 2)
     load = PromptLoad(
@@ -134,7 +134,7 @@ def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
     backlog = f", {load.backlog:,.0f} queued" if load.backlog else ""
     why = (
         f"{asked:,.0f} uncached tokens/s expected in {at.lead_s:.0f} s (now {level:,.0f}{backlog}),"
-        f" {rate:,.0f} a node{_corrected(share)}"
+        f" {rate:,.0f} a node at {params.rate_share:g}{_corrected(share)}"
     )
     return Size(need, enough, why, at.lead_s)
 
