@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ def command_of(name: str) -> str:
     return f"python -m benchmarks.{name} --json"
 
 
-def run(name: str) -> list[dict[str, Any]]:
-    """Run one benchmark, pass its lines on, and return its rows.
+def run(name: str) -> dict[str, Any]:
+    """Run one benchmark, pass its lines on, and return the object that it ends with.
 
     Raises CalledProcessError or ValueError if it fails or does not end with its object.
     """
@@ -50,8 +50,7 @@ def run(name: str) -> list[dict[str, Any]]:
             lines.append(line)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, arguments)
-    rows: list[dict[str, Any]] = read("".join(lines))["rows"]
-    return rows
+    return read("".join(lines))
 
 
 def machine() -> str:
@@ -61,18 +60,32 @@ def machine() -> str:
     return f"{cores}, {python}; load average before the run {os.getloadavg()[0]:.1f}"
 
 
-def section(name: str, rows: Sequence[dict[str, Any]], where: str) -> str:
-    """Return a benchmark's part of the page: what it does, in its own words, and its rows."""
+def section(name: str, found: Mapping[str, Any], where: str) -> str:
+    """Return a benchmark's part of the page: what it does, in its own words, rows and tables."""
     told = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
     table = [
         f"| {' | '.join((*COLUMNS, 'command'))} |",
         f"|{'---|' * (len(COLUMNS) + 1)}",
         *(
             f"| {' | '.join(_cell(row[c]) for c in COLUMNS)} | `{command_of(name)}` |"
-            for row in rows
+            for row in found["rows"]
         ),
     ]
-    return "\n".join([f"## {name}", "", told, "", f"Machine: {where}.", "", *table, ""])
+    more = [line for other in found.get("tables", ()) for line in _table(other)]
+    return "\n".join([f"## {name}", "", told, "", f"Machine: {where}.", "", *table, *more, ""])
+
+
+def _table(of: Mapping[str, Any]) -> list[str]:
+    return [
+        "",
+        f"### {of['title']}",
+        "",
+        of.get("note", ""),
+        "",
+        f"| {' | '.join(of['columns'])} |",
+        f"|{'---|' * len(of['columns'])}",
+        *(f"| {' | '.join(row)} |" for row in of["rows"]),
+    ]
 
 
 def _cell(value: object) -> str:

@@ -13,6 +13,8 @@ import blockbuster.blockbuster as guarding
 import hypothesis
 import pytest
 
+from tests.support.request_fleets import fleet_of
+
 # Said once, asyncio makes no loop of its own for whoever asks for one between two tests: nobody
 # would close it, and a later test would fail for that.
 asyncio.set_event_loop(None)
@@ -21,6 +23,12 @@ asyncio.set_event_loop(None)
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("hunt", derandomize=False, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("PD_AUTOSCALER_HYPOTHESIS", "fixed"))
+
+
+def pytest_collection_finish() -> None:
+    """Compile before the first test: the first time on a machine takes longer than a test may."""
+    fleet_of(1, 1).advance(1.0)
+
 
 ALLOWED = (
     # Starting a process blocks until its exec has succeeded: asyncio has no other way.

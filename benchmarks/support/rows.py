@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,12 +46,22 @@ def told(row: Row) -> str:
     return line
 
 
-def printed(benchmark: str, rows: Sequence[Row], *, is_json: bool) -> None:
-    """Print the rows; with `is_json` the last line is one object for programs."""
+def printed(
+    benchmark: str,
+    rows: Sequence[Row],
+    *,
+    is_json: bool,
+    tables: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Print the rows; with `is_json` the last line is one object for programs.
+
+    `tables` hold figures that no row has room for: each a title, columns, rows and a note.
+    """
     for row in rows:
         print(told(row))
     if is_json:
-        print(json.dumps({"benchmark": benchmark, "rows": [asdict(row) for row in rows]}))
+        found: dict[str, Any] = {"benchmark": benchmark, "rows": [asdict(row) for row in rows]}
+        print(json.dumps(found | ({"tables": list(tables)} if tables else {})))
     sys.stdout.flush()
 
 

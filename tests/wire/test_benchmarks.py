@@ -138,7 +138,7 @@ def test_a_new_section_replaces_its_own_and_keeps_the_others() -> None:
     row = {"name": "a", "value": 2.0, "unit": "s", "reference": 1.0, "ratio": 2.0, "aim": 1.15}
     old = page("", {"links": "## links\nold\n", "scrape": "## scrape\nkept\n"})
 
-    new = page(old, {"links": section("links", [{**row, "met": False}], "2 cores")})
+    new = page(old, {"links": section("links", {"rows": [{**row, "met": False}]}, "2 cores")})
 
     assert "old" not in new
     assert "## scrape\nkept\n" in new

@@ -79,7 +79,7 @@ def policies_of(names: str, pairs: Sequence[str]) -> dict[str, dict[str, object]
         is_of_one = bool(colon) and "=" not in owner
         if is_of_one and owner not in policies:
             raise ConfigError(f"--param {pair}: {owner!r} is not among --policies {names}")
-        given = parameters([rest if is_of_one else pair])
+        given = parameters(None, [rest if is_of_one else pair])
         for name in [owner] if is_of_one else policies:
             policies[name] |= given
     return policies

@@ -1,10 +1,10 @@
 """Comparing: many policies over many scenarios and seeds, on all cores, within a budget of time."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from pd_autoscaler.sim.contestant import contestant
+from pd_autoscaler.sim.contestant import SWITCHING, contestant
 from pd_autoscaler.sim.experiment import Scenario, run_experiment
 from pd_autoscaler.sim.parallel import spread
 from pd_autoscaler.sim.records import SLOS, Run, Slo
@@ -71,7 +71,7 @@ def done(job: Job) -> Done:
     of = _scenario(job.scenario, job.setting, job.seed)
     entrant = contestant(job.policy, of, lead_s=job.setting.lead_s)
     run = run_experiment(
-        of,
+        replace(of, can_switch_roles=job.policy in SWITCHING),
         entrant.built(job.params),
         name=job.policy,
         params=job.params,

@@ -10,11 +10,13 @@ from pd_autoscaler.core.rules import GuardRules
 from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.policies.contract import Policy, PolicySpec
 from pd_autoscaler.policies.registry import installed, load_policy, load_spec
-from pd_autoscaler.sim.baselines.registry import BASELINES, NAMED, params_for
+from pd_autoscaler.sim.baselines.registry import BASELINES, NAMED, params_for, targets_for
 from pd_autoscaler.sim.experiment import FREE, Scenario
 
 OWN_PACE = frozenset({"hpa", "kpa", "proportional", "throughput-match"})
 """Plug-ins that are published rules: compared as they are, behind limits alone."""
+SWITCHING = frozenset({"arrow", "mindie-hourly", "mindie-daily", "throughput-match"})
+"""Rules that move nodes from one role to the other: their engines can switch in place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,10 @@ def contestant(name: str, scenario: Scenario, *, lead_s: float = 0.0) -> Contest
         known = sorted({*BASELINES, *NAMED, *(policy.name for policy in installed())})
         raise ConfigError(f"no policy is called {name!r}; there are {', '.join(known)}")
     spec = load_spec(plug_in)
-    targets = {"ttft_s": scenario.slo.ttft_s, "tpot_s": scenario.slo.tpot_s}
-    given |= {key: value for key, value in targets.items() if key in spec.params.model_fields}
-    guard = FREE if plug_in in OWN_PACE else None
-    return Contestant(name=name, spec=spec, plug_in=plug_in, params=given, guard=guard)
+    return Contestant(
+        name=name,
+        spec=spec,
+        plug_in=plug_in,
+        params={**targets_for(spec, scenario.slo), **given},
+        guard=FREE if plug_in in OWN_PACE else None,
+    )
