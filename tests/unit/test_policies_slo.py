@@ -28,7 +28,8 @@ SWITCHES = [name for name, kind in SloParams.__annotations__.items() if kind is 
 
 def policy(**params: Any) -> Slo:
     """Return the policy without the margins that tuning moves: the fluid's rates are exact."""
-    return Slo(SloParams(**{"rate_share": 1.0, "shortage_cost": 9.0, **params}))
+    exact = {"rate_share": 1.0, "shortage_cost": 9.0, "headroom": 0.95}
+    return Slo(SloParams(**{**exact, **params}))
 
 
 def shown(requests_per_s: float = 10.0, target: Target | None = None, **changed: Any) -> Snapshot:

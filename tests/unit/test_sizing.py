@@ -46,6 +46,17 @@ def test_a_prompt_that_alone_is_too_slow_does_not_ask_for_endless_nodes() -> Non
     assert prompts(replace(LOAD, tokens=12_000.0)) < 10
 
 
+def test_prompts_that_are_late_by_their_length_are_counted() -> None:
+    # Log-normal with a squared variation of 1.7: the median is 1.2 / sqrt(2.7) = 0.73 s.
+    long = replace(LOAD, tokens=1.2 * 4000.0, length_variability=1.7)
+
+    assert long.late_alone(rate=4000.0, ttft_s=1.0) == pytest.approx(0.376, abs=0.001)
+    assert LOAD.late_alone(rate=4000.0, ttft_s=1000.0) == pytest.approx(0.0, abs=1e-6)
+    equal = replace(LOAD, length_variability=0.0)
+    assert equal.late_alone(rate=4000.0, ttft_s=0.2) == 1.0
+    assert equal.late_alone(rate=4000.0, ttft_s=0.3) == 0.0
+
+
 def test_a_backlog_is_worked_off_beside_the_demand() -> None:
     # 240,000 tokens in 60 s are one node's work.
     nodes = prompts(replace(LOAD, backlog=240_000.0 * 4))

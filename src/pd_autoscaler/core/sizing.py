@@ -6,6 +6,7 @@ are in `queueing`; here they meet what one node can do.
 
 import math
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from pd_autoscaler.core.queueing import servers_for_wait
 from pd_autoscaler.model.decision import Target
@@ -15,6 +16,11 @@ from pd_autoscaler.model.snapshot import Limits
 WAIT_SHARE_MIN = 0.25
 """Part of the TTFT target that is left for waiting where prompts take all of it: no number of nodes
 makes one prompt faster, and none would make waits of nothing."""
+
+BESIDE_ALONE = 0.25
+"""What waits may make late, as a part of what is late by its own length: where a third of prompts
+are, to spare the rest every wait would buy little for many nodes."""
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,19 @@ class PromptLoad:
     dispersion: float = 1.0
     backlog: float = 0.0
 
+    def late_alone(self, *, rate: float, ttft_s: float) -> float:
+        """Return the share of prompts that take longer than the target without any wait.
+
+        Lengths are taken for log-normal, as those of chats nearly are.
+        """
+        if not self.tokens > 0:
+            return 0.0
+        spread = math.sqrt(math.log1p(self.length_variability))
+        off = math.log(ttft_s * rate / self.tokens) + spread**2 / 2
+        if spread <= 0:
+            return 0.0 if off >= 0 else 1.0
+        return 1.0 - _NORMAL.cdf(off / spread)
+
 
 def prompt_nodes(
     load: PromptLoad,
@@ -42,8 +61,9 @@ def prompt_nodes(
     drain_s: float,
     nodes_max: int,
 ) -> int:
-    """Return the fewest prompt nodes that keep the TTFT target for all but `late_share`.
+    """Return the fewest prompt nodes at which waits make no more than `late_share` late.
 
+    Or no more than a part of those that are late alone, where that is more.
     `rate` is the tokens a second of one node. They must also clear the backlog within `drain_s`.
     """
     if not rate > 0:
@@ -59,7 +79,7 @@ def prompt_nodes(
         wait_s=wait_s,
         service_s=service_s,
         variability=(load.dispersion + load.length_variability) / 2,
-        late_share=late_share,
+        late_share=max(late_share, BESIDE_ALONE * load.late_alone(rate=rate, ttft_s=ttft_s)),
         servers_max=nodes_max,
     )
     clears = busy + load.backlog / rate / drain_s if drain_s > 0 else busy

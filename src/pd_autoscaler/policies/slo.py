@@ -99,7 +99,7 @@ class Slo:
         def size_at(share: float) -> Size | None:
             return prompt_size(at, rate=rate, share=share)
 
-        return self._checked(at, Role.PROMPT, size_at, is_attainable=True)
+        return self._checked(at, Role.PROMPT, size_at)
 
     def _decoder(self, at: Moment) -> Size | None:
         node = decoder_node(at.snapshot, at.seen, self._params, kv_room=self._kv_room)
@@ -109,15 +109,10 @@ class Slo:
         def size_at(share: float) -> Size | None:
             return decoder_size(at, node=node, share=share)
 
-        return self._checked(at, Role.DECODER, size_at, is_attainable=node.is_attainable)
+        return self._checked(at, Role.DECODER, size_at)
 
     def _checked(
-        self,
-        at: Moment,
-        role: Role,
-        size_at: Callable[[float], Size | None],
-        *,
-        is_attainable: bool,
+        self, at: Moment, role: Role, size_at: Callable[[float], Size | None]
     ) -> Size | None:
         """Return the size at the part of the capacity that is believed, and learn from misses."""
         snapshot, params, now_s = at.snapshot, self._params, at.snapshot.now_s
@@ -125,7 +120,7 @@ class Slo:
         size = size_at(correction.share(now_s=now_s))
         if size is None or not params.has_correction:
             return size
-        told = missed(snapshot, role, params, at.seen) if is_attainable else ""
+        told = missed(snapshot, role, params, at.seen) if size.is_attainable else ""
         is_enough = size.need <= nodes and not self._settling.obstacle_up(snapshot, role)
         correction.saw(
             is_missed=bool(told) and is_enough,

@@ -26,7 +26,7 @@ class SloParams(Params):
     """Part of the largest batch within `tpot_s` that decoders are sized for."""
     kv_share: float = Field(default=0.85, gt=0, le=1)
     """Part of a decoder's KV that is planned with: what is above is for long answers."""
-    headroom: float = Field(default=0.95, gt=0, le=1)
+    headroom: float = Field(default=0.85, gt=0, le=1)
     """Part of its capacity that fewer nodes may be loaded to; less makes shrinking rarer."""
     drain_s: float = Field(default=120.0, gt=0, le=3600)
     """Seconds within which a queue that has built up is worked off."""

@@ -20,6 +20,8 @@ from pd_autoscaler.policies.slo_seen import Seen
 
 NEED_MAX = 10_000
 """Nodes beyond which a need is not counted: no limit is as high, and only the ratio matters."""
+ALONE_MAX = 0.02
+"""Share of prompts that may be late by their length before a late p95 says little of waits."""
 FIRST_EXCESS = 0.10
 """Share by which demand is taken to exceed forecasts before any came due."""
 FIRST_DISPERSION = 2.0
@@ -30,13 +32,15 @@ FIRST_DISPERSION = 2.0
 class Size:
     """Nodes that are needed, nodes that would be enough to shrink to, and the numbers in words.
 
-    `keep_s` is how long the latter must have been enough.
+    `keep_s` is how long the latter must have been enough. Where the target is not `is_attainable`
+    no number of nodes keeps it.
     """
 
     need: int
     enough: int
     why: str
     keep_s: float
+    is_attainable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,10 @@ def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
         f"{asked:,.0f} uncached tokens/s expected in {at.lead_s:.0f} s (now {level:,.0f}{backlog}),"
         f" {rate:,.0f} a node at {params.rate_share:g}{_corrected(share)}"
     )
-    return Size(need, enough, why, at.lead_s)
+    alone = load.late_alone(rate=rate, ttft_s=ttft_s)
+    if alone > ALONE_MAX:
+        why += f"; {alone:.0%} of prompts alone take longer than {ttft_s:.3g} s"
+    return Size(need, enough, why, at.lead_s, is_attainable=alone <= ALONE_MAX)
 
 
 def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
@@ -168,7 +175,8 @@ def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
     )
     if not node.is_attainable:
         why += f"; no batch keeps {params.tpot_s:g} s a token"
-    return Size(need, enough, why, max(at.lead_s, seen.decode_residual * node.step_s))
+    keep_s = max(at.lead_s, seen.decode_residual * node.step_s)
+    return Size(need, enough, why, keep_s, is_attainable=node.is_attainable)
 
 
 def _noted(track: Track, value: float | None, *, now_s: float, lead: float) -> Track:
