@@ -82,7 +82,11 @@ WRONG = [
     ("run --config whole.yaml --seed 2", "--seed", "leave one of them out"),
     ("run --config whole.yaml --port 80", "--port", "leave one of them out"),
     # What the command line says.
-    ("run --policy nope", "no policy 'nope'", "installed: fixed-ratio, queue-pressure"),
+    (
+        "run --policy nope",
+        "no policy 'nope'",
+        "installed: fixed-ratio, hpa, http, kpa, proportional, queue-pressure, ",
+    ),
     ("run --port PORT", "--port PORT", "give another port, or leave it out for a free one"),
     ("run --port 70000", "--port 70000", "from 1 to 65535"),
     ("run --port many", "--port", "valid integer"),
