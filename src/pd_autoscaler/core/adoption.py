@@ -27,7 +27,8 @@ def provided(passage: Passage, rules: NodeRules) -> None:
         for node in passage.fleet.nodes.values()
         if node.id not in listed and node.id != node.request_id
     }
-    passage.fleet = replace(passage.fleet, unlisted=unlisted)
+    if unlisted != passage.fleet.unlisted:
+        passage.fleet = replace(passage.fleet, unlisted=unlisted)
     answering = [i for i in unlisted if _contradicts(passage, passage.fleet.nodes[i])]
     # A list that lacks much of what answers is wrong itself, however long.
     share_max = rules.lost_share_max * len(passage.fleet.nodes)
@@ -49,15 +50,10 @@ def _contradicts(passage: Passage, node: Node) -> bool:
 
 def _listed(passage: Passage, node: Node, provided: ProvidedNode) -> None:
     """Take in what the provider says of a known node; a pool may have taken or given it."""
-    node = replace(
-        node,
-        agent_urls=provided.agent_urls,
-        metrics_url=provided.metrics_url,
-        engine_url=provided.engine_url,
-        profile=provided.profile,
+    node = provided.addressed(node)
+    if node.request_id == node.id:
         # A provider may name a node after its request; from now on it can be lost.
-        request_id="" if node.request_id == node.id else node.request_id,
-    )
+        node = replace(node, request_id="")
     passage.fleet = passage.fleet.with_node(node)
     if provided.request_id != node.id and provided.request_id in passage.fleet.nodes:
         # The request was answered with this node: no other will come of it.

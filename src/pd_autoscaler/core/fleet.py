@@ -79,7 +79,9 @@ class Fleet:
     is_blind: bool = False
 
     def with_node(self, node: Node) -> "Fleet":
-        """Return this fleet with one node added or replaced."""
+        """Return this fleet with one node added or replaced; itself where nothing is new."""
+        if self.nodes.get(node.id) is node:
+            return self
         return replace(self, nodes={**self.nodes, node.id: node})
 
     def with_link(self, link: Link) -> "Fleet":

@@ -20,9 +20,9 @@ def observed(fleet: Fleet, facts: Facts, rules: Rules) -> tuple[Fleet, list[Move
     passage = Passage(fleet, facts, [], [])
     adoption.provided(passage, rules.node)
     _remember(passage)
-    passage.fleet = replace(
-        passage.fleet, is_blind=_is_blind(passage.fleet, facts, rules.node, passage.alarms)
-    )
+    is_blind = _is_blind(passage.fleet, facts, rules.node, passage.alarms)
+    if is_blind is not passage.fleet.is_blind:
+        passage.fleet = replace(passage.fleet, is_blind=is_blind)
     for node in list(passage.fleet.nodes.values()):
         agent = facts.agents.get(node.id)
         if agent is not None:
@@ -90,9 +90,11 @@ def _told_by_agent(passage: Passage, node: Node, agent: AgentState) -> None:
         node = _restarted(passage, node, agent)
     role = agent.role if agent.phase is AgentPhase.READY and agent.role else node.role
     endpoints = agent.endpoints or node.endpoints
-    node = replace(
-        node, incarnation=agent.incarnation, endpoints=endpoints, role=role, is_suspect=False
-    )
+    told = (agent.incarnation, endpoints, role)
+    if node.is_suspect or told != (node.incarnation, node.endpoints, node.role):
+        node = replace(
+            node, incarnation=agent.incarnation, endpoints=endpoints, role=role, is_suspect=False
+        )
     passage.fleet = passage.fleet.with_node(node)
     if agent.phase is AgentPhase.READY and agent.role is node.next_role is not None:
         node = _took_role(passage, node)
@@ -175,7 +177,8 @@ def _silent(passage: Passage, node: Node, rules: NodeRules) -> None:
     was_serving = is_unmet(node) and node.id in (passage.facts.published or ())
     if node.state in {_S.STARTING, _S.STANDBY, _S.STOPPING, _S.FAILED} and not was_serving:
         return
-    passage.fleet = passage.fleet.with_node(replace(node, is_suspect=True))
+    if not node.is_suspect:
+        passage.fleet = passage.fleet.with_node(replace(node, is_suspect=True))
     contact = passage.fleet.contacts[node.id]
     agent_silent_s = passage.now_s - contact.agent_at_s
     silent_s = passage.now_s - contact.latest_s
@@ -236,12 +239,15 @@ def _publication(passage: Passage, node: Node) -> None:
 def _noted(passage: Passage, node: Node, *, is_published: bool) -> None:
     """Note what the router now shows of what it was told."""
     fleet, this = passage.fleet, {node.id}
-    if is_published:
+    was_withdrawn = node.id in fleet.withdrawn_at_s
+    if is_published and (was_withdrawn or node.id in fleet.publishing):
         withdrawn = {k: v for k, v in fleet.withdrawn_at_s.items() if k != node.id}
         passage.fleet = replace(fleet, publishing=fleet.publishing - this, withdrawn_at_s=withdrawn)
-        return
-    withdrawn = {node.id: passage.now_s, **fleet.withdrawn_at_s}
-    passage.fleet = replace(fleet, withdrawing=fleet.withdrawing - this, withdrawn_at_s=withdrawn)
+    elif not is_published and (not was_withdrawn or node.id in fleet.withdrawing):
+        withdrawn = {node.id: passage.now_s, **fleet.withdrawn_at_s}
+        passage.fleet = replace(
+            fleet, withdrawing=fleet.withdrawing - this, withdrawn_at_s=withdrawn
+        )
 
 
 def _left(passage: Passage, node: Node, rules: NodeRules) -> None:
@@ -350,7 +356,8 @@ def start_failed(fleet: Fleet, role: Role, *, now_s: float) -> Fleet:
 def _synced(fleet: Fleet, facts: Facts, rules: NodeRules) -> Fleet:
     """Note which nodes were never met, and whether those found at the start have been."""
     unmet = [node for node in fleet.nodes.values() if is_unmet(node)]
-    fleet = replace(fleet, has_unmet=bool(unmet))
+    if bool(unmet) is not fleet.has_unmet:
+        fleet = replace(fleet, has_unmet=bool(unmet))
     if fleet.is_synced or facts.provided is None:
         return fleet
     is_waited_for = any(facts.now_s - n.since_s <= rules.lost_after_s for n in unmet)

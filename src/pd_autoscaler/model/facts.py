@@ -1,11 +1,11 @@
 """Facts: what the world outside said in one observation, before anything is concluded from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from pd_autoscaler.model.advice import Advice
-from pd_autoscaler.model.node import Endpoint, Role
+from pd_autoscaler.model.node import Endpoint, Node, Role
 from pd_autoscaler.model.signals import Reading
 
 
@@ -105,6 +105,19 @@ class ProvidedNode:
     request_id: str = ""
     is_standby: bool = False
     profile: str = ""
+
+    def addressed(self, node: Node) -> Node:
+        """Return a node at the addresses listed here; the same one where it has them already."""
+        listed = (self.agent_urls, self.metrics_url, self.engine_url, self.profile)
+        if listed == (node.agent_urls, node.metrics_url, node.engine_url, node.profile):
+            return node
+        return replace(
+            node,
+            agent_urls=self.agent_urls,
+            metrics_url=self.metrics_url,
+            engine_url=self.engine_url,
+            profile=self.profile,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -186,11 +186,5 @@ def _with_found(known: Iterable[Node], provided: tuple[ProvidedNode, ...] | None
     nodes = {node.id: node for node in known}
     for p in provided or ():
         node = nodes.get(p.id) or Node(id=p.id, role=p.role, state=NodeState.STARTING, since_s=0.0)
-        nodes[p.id] = replace(
-            node,
-            agent_urls=p.agent_urls,
-            metrics_url=p.metrics_url,
-            engine_url=p.engine_url,
-            profile=p.profile,
-        )
+        nodes[p.id] = p.addressed(node)
     return list(nodes.values())
