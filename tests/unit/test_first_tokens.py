@@ -104,7 +104,8 @@ def of_role(*gauges: float, ttft: Sequence[float]) -> RoleSignals:
         facts = Facts(now_s=10.0 * i, now_unix_s=0.0, readings={"p0": page})
         memory = observed(memory, facts, [found])
     now_s = 10.0 * (len(gauges) - 1)
-    return role_signals(memory, [found], Role.PROMPT, now_s=now_s, window_s=30, age_max_s=30)
+    sources = memory.sources([found], now_s=now_s, age_max_s=30)
+    return role_signals(memory, sources, Role.PROMPT, now_s=now_s, window_s=30)
 
 
 def test_a_stuck_role_has_a_lower_bound_instead_of_an_unknown_first_token() -> None:

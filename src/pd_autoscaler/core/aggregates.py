@@ -101,8 +101,9 @@ class Over:
         found = None if whole is None else quantile(whole, 0.95)
         if found is None:
             return None
-        signal = self._signal(found.value, (source for source, _ in known))
-        return replace(signal, is_lower_bound=found.is_lower_bound)
+        return self._signal(
+            found.value, (source for source, _ in known), is_lower_bound=found.is_lower_bound
+        )
 
     def mean_square(self, name: str) -> Signal | None:
         """The mean of the squares of what was observed in the window, None if nothing was."""
@@ -112,8 +113,9 @@ class Over:
         found = None if whole is None else mean_square(whole, mean.value if mean else None)
         if found is None:
             return None
-        signal = self._signal(found.value, (source for source, _ in known))
-        return replace(signal, is_lower_bound=found.is_lower_bound)
+        return self._signal(
+            found.value, (source for source, _ in known), is_lower_bound=found.is_lower_bound
+        )
 
     def ttft_p95_s(self) -> Signal | None:
         """The 95th percentile of the time to a first token.
@@ -130,15 +132,15 @@ class Over:
         )
         if waited_s is None:
             return None
-        return replace(self._signal(waited_s, waiting), is_lower_bound=True)
+        return self._signal(waited_s, waiting, is_lower_bound=True)
 
-    def queue_time_p95_s(self) -> Signal | None:
+    def queue_time_p95_s(self, first: Signal | None) -> Signal | None:
         """The 95th percentile of the time in a queue, never above that to the first token.
 
         A request's queue time is part of its time to the first token, but vLLM's buckets begin at
         0.3 s for the one and at 1 ms for the other: an idle queue would read 0.285 s.
         """
-        queue, first = self.p95("queue_time_s"), self.p95("ttft_s")
+        queue = self.p95("queue_time_s")
         if queue is None or first is None or first.is_lower_bound or queue.value <= first.value:
             return queue
         return replace(queue, value=first.value, is_lower_bound=False)
@@ -182,6 +184,8 @@ class Over:
             is not None
         ]
 
-    def _signal(self, value: float, sources: Iterable[Source]) -> Signal:
+    def _signal(
+        self, value: float, sources: Iterable[Source], *, is_lower_bound: bool = False
+    ) -> Signal:
         ages_s = [source.age_s or 0.0 for source in sources]
-        return Signal(value, max(ages_s, default=0.0), nodes=len(ages_s))
+        return Signal(value, max(ages_s, default=0.0), is_lower_bound, nodes=len(ages_s))

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from operator import add
 from typing import NamedTuple
 
 from pd_autoscaler.model.signals import Histogram
@@ -99,16 +100,18 @@ def merged(histograms: Iterable[Buckets]) -> Buckets | None:
     Where bounds differ (engines of two versions), a count is carried up to the next bound, so that
     a quantile can come out too high but never too low.
     """
-    by_bounds: dict[tuple[float, ...], list[float]] = {}
+    by_bounds: dict[tuple[float, ...], array[float]] = {}
     for histogram in histograms:
-        counts = by_bounds.setdefault(histogram.bounds, [0.0] * len(histogram.bounds))
-        for i, count in enumerate(histogram.counts):
-            counts[i] += count
+        before = by_bounds.get(histogram.bounds)
+        counts = histogram.counts
+        by_bounds[histogram.bounds] = (
+            counts if before is None else array("d", map(add, before, counts))
+        )
     if not by_bounds:
         return None
     if len(by_bounds) == 1:
         ((bounds, counts),) = by_bounds.items()
-        return Buckets(bounds, array("d", counts))
+        return Buckets(bounds, counts)
     union = tuple(sorted({bound for bounds in by_bounds for bound in bounds}))
     total = array("d", [0.0] * len(union))
     for bounds, counts in by_bounds.items():

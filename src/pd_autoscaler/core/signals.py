@@ -1,8 +1,9 @@
 """Signals: what the readings so far say about nodes and roles, and how old that is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from pd_autoscaler.core.aggregates import Over
 from pd_autoscaler.core.freshness import Source, source_of, word_of
@@ -37,19 +38,20 @@ class Signals:
     words: Mapping[Key, History] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
 
-    def source(self, node: Node, *, now_s: float, age_max_s: float) -> Source:
-        """Return what a node's signals are read from."""
-        pages = self.histories.get(key_of(node), NO_PAGES)
-        words = self.words.get(key_of(node), NO_PAGES)
-        return source_of(
-            node,
-            pages,
-            words,
-            now_s=now_s,
-            age_max_s=age_max_s,
-            pages_needed=self.pages_needed,
-            unread=self.unread.get(node.id, ""),
-        )
+    def sources(self, nodes: Iterable[Node], *, now_s: float, age_max_s: float) -> list[Source]:
+        """Return what each node's signals are read from at this moment."""
+        return [
+            source_of(
+                node,
+                self.histories.get(key_of(node), NO_PAGES),
+                self.words.get(key_of(node), NO_PAGES),
+                now_s=now_s,
+                age_max_s=age_max_s,
+                pages_needed=self.pages_needed,
+                unread=self.unread.get(node.id, ""),
+            )
+            for node in nodes
+        ]
 
 
 def key_of(node: Node) -> Key:
@@ -79,31 +81,24 @@ def observed(memory: Signals, facts: Facts, nodes: Sequence[Node]) -> Signals:
 
 
 def node_signals(
-    memory: Signals,
-    nodes: Sequence[Node],
-    *,
-    now_s: float,
-    age_max_s: float,
-    window_s: float = 30.0,
+    memory: Signals, sources: Iterable[Source], *, now_s: float, window_s: float
 ) -> dict[str, NodeSignals]:
     """Return every node's newest values and its token rate; of a node in doubt, the doubt alone."""
-    found = {}
-    for node in nodes:
-        source = memory.source(node, now_s=now_s, age_max_s=age_max_s)
-        found[node.id] = _of_node(source, now_s=now_s, window_s=window_s, keep_s=memory.keep_s)
-    return found
+    return {
+        source.node.id: _of_node(source, now_s=now_s, window_s=window_s, keep_s=memory.keep_s)
+        for source in sources
+    }
 
 
 def role_signals(
     memory: Signals,
-    nodes: Sequence[Node],
+    sources: Iterable[Source],
     role: Role,
     *,
     now_s: float,
     window_s: float,
-    age_max_s: float,
 ) -> RoleSignals:
-    """Return a role's signals over its serving nodes that are fresh.
+    """Return a role's signals over its serving nodes that are fresh; `sources` are of all nodes.
 
     Gauges are means over the window (`kv_used_max` is the highest value any node had in it), rates
     and quantiles are of what happened in the window. Raises ValueError if the memory is shorter
@@ -111,18 +106,19 @@ def role_signals(
     """
     if window_s > memory.keep_s:
         raise ValueError(f"window of {window_s:g} s over a memory of {memory.keep_s:g} s")
-    sources = _serving(memory, nodes, role, now_s=now_s, age_max_s=age_max_s)
+    serving = _serving(sources, role)
     over = Over(
-        sources=[source for source in sources if not source.doubt], now_s=now_s, window_s=window_s
+        sources=[source for source in serving if not source.doubt], now_s=now_s, window_s=window_s
     )
     window = {"now_s": now_s, "window_s": window_s}
+    ttft = over.ttft_p95_s()
     return RoleSignals(
-        serving=len(sources),
+        serving=len(serving),
         fresh=len(over.sources),
         untold=over.untold(role) if memory.pages_needed else frozenset(),
         queue=over.total("waiting"),
-        queue_time_p95_s=over.queue_time_p95_s(),
-        ttft_p95_s=over.ttft_p95_s(),
+        queue_time_p95_s=over.queue_time_p95_s(ttft),
+        ttft_p95_s=ttft,
         tpot_p95_s=over.p95("tpot_s"),
         running=over.total("running"),
         transfer_wait=over.total("waiting_deferred"),
@@ -142,15 +138,12 @@ def role_signals(
     )
 
 
-def held_tokens(
-    memory: Signals, nodes: Sequence[Node], *, now_s: float, window_s: float, age_max_s: float
-) -> Signal | None:
+def held_tokens(sources: Iterable[Source], *, now_s: float, window_s: float) -> Signal | None:
     """Return the tokens of KV that all fresh serving decoders hold, None if none of them says.
 
     Where only some say how much they have room for it is a lower bound.
     """
-    sources = _serving(memory, nodes, Role.DECODER, now_s=now_s, age_max_s=age_max_s)
-    fresh = [source for source in sources if not source.doubt]
+    fresh = [source for source in _serving(sources, Role.DECODER) if not source.doubt]
     known = []
     for source in fresh:
         used = source.mean("kv_used", now_s=now_s, window_s=window_s)
@@ -164,14 +157,8 @@ def held_tokens(
     return Signal(total, age_s, is_lower_bound=len(known) < len(fresh), nodes=len(known))
 
 
-def _serving(
-    memory: Signals, nodes: Sequence[Node], role: Role, *, now_s: float, age_max_s: float
-) -> list[Source]:
-    return [
-        memory.source(node, now_s=now_s, age_max_s=age_max_s)
-        for node in nodes
-        if node.role is role and node.state is NodeState.SERVING
-    ]
+def _serving(sources: Iterable[Source], role: Role) -> list[Source]:
+    return [s for s in sources if s.node.role is role and s.node.state is NodeState.SERVING]
 
 
 def _of_node(source: Source, *, now_s: float, window_s: float, keep_s: float) -> NodeSignals:
@@ -207,10 +194,11 @@ def _sane(reading: Reading | None, now_s: float) -> Reading | None:
     """
     if reading is None:
         return None
+    numbers = chain(reading.gauges.values(), reading.counters.values())
+    if reading.at_s <= now_s and all(0 <= value < _VALUE_MAX for value in numbers):
+        return reading
     gauges, counters = (
-        values
-        if all(0 <= value < _VALUE_MAX for value in values.values())
-        else {name: value for name, value in values.items() if 0 <= value < _VALUE_MAX}
+        {name: value for name, value in values.items() if 0 <= value < _VALUE_MAX}
         for values in (reading.gauges, reading.counters)
     )
     return replace(reading, at_s=min(reading.at_s, now_s), gauges=gauges, counters=counters)

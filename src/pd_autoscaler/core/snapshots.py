@@ -1,13 +1,14 @@
 """The snapshot of one cycle, made from the fleet, the signals and what is remembered."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pd_autoscaler.core import attribution, capacity, demand, signals, target_limits
 from pd_autoscaler.core.capacity import CapacityMemory, Priors
 from pd_autoscaler.core.demand import DemandMemory
 from pd_autoscaler.core.fleet import Fleet
+from pd_autoscaler.core.freshness import Source
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.facts import Facts
 from pd_autoscaler.model.link import LinkState
@@ -70,11 +71,10 @@ def taken(
     """Return everything the pure half may know in this cycle, and what to remember of it."""
     nodes = tuple(_with_ready_time(node, leads) for node in fleet.nodes.values())
     known = signals.observed(memory.signals, facts, nodes)
-    at = _Moment(known, nodes, facts.now_s, rules)
+    sources = known.sources(nodes, now_s=facts.now_s, age_max_s=rules.age_max_s)
+    at = _Moment(known, sources, facts.now_s, rules)
     prompt, decoder = at.role(Role.PROMPT), at.role(Role.DECODER)
-    of_nodes = signals.node_signals(
-        known, nodes, now_s=facts.now_s, age_max_s=rules.age_max_s, window_s=rules.window_s
-    )
+    of_nodes = signals.node_signals(known, sources, now_s=facts.now_s, window_s=rules.window_s)
     seen = attribution.attributed(prompt, decoder, _used(fleet), rules.thresholds)
     memory = at.learnt(memory, prompt, decoder, of_nodes, bottleneck=seen.bottleneck)
     links = dict.fromkeys(LinkState, 0)
@@ -108,18 +108,13 @@ class _Moment:
     """The signals of one cycle, by the rules."""
 
     known: signals.Signals
-    nodes: tuple[Node, ...]
+    sources: Sequence[Source]
     now_s: float
     rules: SignalRules
 
     def role(self, role: Role) -> RoleSignals:
         return signals.role_signals(
-            self.known,
-            self.nodes,
-            role,
-            now_s=self.now_s,
-            window_s=self.rules.window_s,
-            age_max_s=self.rules.age_max_s,
+            self.known, self.sources, role, now_s=self.now_s, window_s=self.rules.window_s
         )
 
     def learnt(
@@ -132,13 +127,7 @@ class _Moment:
         bottleneck: Bottleneck,
     ) -> Memory:
         """Return the memory with what these signals teach of demand and capacity."""
-        held = signals.held_tokens(
-            self.known,
-            self.nodes,
-            now_s=self.now_s,
-            window_s=self.rules.window_s,
-            age_max_s=self.rules.age_max_s,
-        )
+        held = signals.held_tokens(self.sources, now_s=self.now_s, window_s=self.rules.window_s)
         asked = demand.observed(
             memory.demand,
             prompt,
@@ -150,7 +139,7 @@ class _Moment:
         learnt = capacity.learnt(
             memory.capacity,
             self.known.histories,
-            self.nodes,
+            [source.node for source in self.sources],
             of_nodes,
             now_s=self.now_s,
             window_s=self.rules.window_s,

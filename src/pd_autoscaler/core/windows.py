@@ -2,9 +2,10 @@
 
 import math
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from operator import attrgetter, sub
 from typing import NamedTuple
 
 from pd_autoscaler.core.histograms import Buckets, buckets_of, unwrapped
@@ -27,6 +28,9 @@ class Page:
     counters: Mapping[str, float]
     histograms: Mapping[str, Buckets]
 
+
+_AT_S = attrgetter("at_s")
+"""What pages are in order of."""
 
 INSIDE = ("waiting", "waiting_deferred", "running")
 """Gauges that count requests inside an engine; not every engine tells deferred ones apart."""
@@ -108,15 +112,16 @@ class History:
             )
         page = Page(reading.at_s, reading.gauges, totals, total_buckets)
         first_s = reading.at_s - keep_s
-        kept = self._renewed(reading)
+        is_same = self._last is not None and self._last.said == reading.said
+        kept = self.pages if is_same else self._renewed(reading)
         # One page older than the window stays: a rate over the whole window starts there.
-        outside = sum(old.at_s < first_s for old in kept)
+        outside = bisect_left(kept, first_s, key=_AT_S)
         kept = kept[max(0, outside - 1) :]
         if len(kept) > 1 and kept[-1].at_s - kept[-2].at_s < spacing_s:
             kept = kept[:-1]
         return History(
             pages=(*kept, page),
-            moved_at_s=self.moved_at_s if self._is_same(reading) else reading.at_s,
+            moved_at_s=self.moved_at_s if is_same else reading.at_s,
             _last=reading,
             _raw={**self._raw, **reading.counters},
             _totals={**self._totals, **totals},
@@ -155,15 +160,12 @@ class History:
         )
 
     def _renewed(self, reading: Reading) -> tuple[Page, ...]:
-        """Return the pages without those that only repeated what was true before."""
+        """Return the pages without those that only repeated, where this one says something new."""
         newest = self.newest
         # Where counters grow at the end of a request only, standing still is how they work.
-        if newest is None or reading.lumpy or not is_working(newest) or self._is_same(reading):
+        if newest is None or reading.lumpy or not is_working(newest):
             return self.pages
-        return tuple(page for page in self.pages if page.at_s <= self.moved_at_s)
-
-    def _is_same(self, reading: Reading) -> bool:
-        return self._last is not None and replace(reading, at_s=self._last.at_s) == self._last
+        return self.pages[: bisect_right(self.pages, self.moved_at_s, key=_AT_S)]
 
     @property
     def newest(self) -> Page | None:
@@ -193,13 +195,10 @@ class History:
         last = self.newest
         if last is None or last.at_s < start_s or not has(last):
             return None
-        first: Page | None = None
-        for page in reversed(self.pages[:-1]):
-            if has(page):
-                first = page
-            # Not further back, whatever is kept: a longer memory must not change an answer.
-            if page.at_s <= start_s:
-                break
+        # Not further back, whatever is kept: a longer memory must not change an answer.
+        at_or_before = bisect_right(self.pages, start_s, hi=len(self.pages) - 1, key=_AT_S)
+        earlier = self.pages[max(0, at_or_before - 1) : -1]
+        first = next((page for page in earlier if has(page)), None)
         return None if first is None else (first, last)
 
     def grown(self, name: str, *, now_s: float, window_s: float) -> Span | None:
@@ -244,15 +243,14 @@ class History:
         if pair is None:
             return None
         first, last = (page.histograms[name].counts for page in pair)
-        grown = array("d", (b - a for a, b in zip(first, last, strict=True)))
+        grown = array("d", map(sub, last, first))
         # Bounds that came back after others began again: what lies between is not known.
         return None if min(grown, default=0.0) < 0 else Buckets(bounds, grown)
 
     def gauges(self, name: str, *, now_s: float, window_s: float) -> list[float]:
         """Return a gauge's values inside the window, oldest first."""
-        # The memory is much longer than a window: only the window's pages are looked at.
-        inside = takewhile(lambda page: page.at_s >= now_s - window_s, reversed(self.pages))
-        return [page.gauges[name] for page in inside if name in page.gauges][::-1]
+        begin = bisect_left(self.pages, now_s - window_s, key=_AT_S)
+        return [page.gauges[name] for page in self.pages[begin:] if name in page.gauges]
 
     def highest(self, name: str, *, now_s: float, window_s: float) -> float | None:
         """Return a gauge's highest value in the window, None if it has none there."""

@@ -33,6 +33,12 @@ class Reading:
     lumpy: frozenset[str] = frozenset()
     parts: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def said(self) -> tuple[object, ...]:
+        """All of the page but when it was true."""
+        counted = (self.counters, self.gauges, self.histograms, self.parts, self.lumpy)
+        return (*counted, self.engine, self.node_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Signal:
