@@ -109,8 +109,10 @@ class Over:
         """The mean of the squares of what was observed in the window, None if nothing was."""
         known = self._observations(name)
         whole = merged(buckets for _, buckets in known)
+        if whole is None:
+            return None
         mean = replace(self, sources=[source for source, _ in known]).mean_observed(name)
-        found = None if whole is None else mean_square(whole, mean.value if mean else None)
+        found = mean_square(whole, mean.value if mean else None)
         if found is None:
             return None
         return self._signal(

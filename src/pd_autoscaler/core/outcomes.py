@@ -1,6 +1,6 @@
 """What the controller's own actions do to what it knows: when they begin, and when they end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -38,8 +38,10 @@ def all_begun(fleet: Fleet, actions: Iterable[Action], *, now_s: float) -> tuple
     return replace(fleet, links=dict(fleet.links)), moves
 
 
-def all_ended(fleet: Fleet, outcomes: Iterable[Outcome], rules: Rules, *, now_s: float) -> Fleet:
+def all_ended(fleet: Fleet, outcomes: Sequence[Outcome], rules: Rules, *, now_s: float) -> Fleet:
     """Return the fleet after all these ends, in their order."""
+    if not outcomes:
+        return fleet
     fleet = replace(fleet, links=OwnedLinks(fleet.links))
     for outcome in outcomes:
         fleet = ended(fleet, outcome, rules, now_s=now_s)

@@ -191,23 +191,36 @@ class History:
         without what is asked for are left out. None without two of them, or with none inside the
         window.
         """
-        start_s = now_s - window_s
         last = self.newest
-        if last is None or last.at_s < start_s or not has(last):
+        if last is None or not has(last):
             return None
+        for page in self._earlier(now_s - window_s):
+            if has(page):
+                return page, last
+        return None
+
+    def _earlier(self, start_s: float) -> tuple[Page, ...]:
+        """Return the pages that a delta from `start_s` to the newest may start at, oldest first.
+
+        Empty where the newest itself is from before that.
+        """
+        if self.pages[-1].at_s < start_s:
+            return ()
         # Not further back, whatever is kept: a longer memory must not change an answer.
         at_or_before = bisect_right(self.pages, start_s, hi=len(self.pages) - 1, key=_AT_S)
-        earlier = self.pages[max(0, at_or_before - 1) : -1]
-        first = next((page for page in earlier if has(page)), None)
-        return None if first is None else (first, last)
+        return self.pages[max(0, at_or_before - 1) : -1]
 
     def grown(self, name: str, *, now_s: float, window_s: float) -> Span | None:
         """Return by how much a counter grew over the window, None if that is unknown."""
-        pair = self.ends(lambda page: name in page.counters, now_s=now_s, window_s=window_s)
-        if pair is None:
+        last = self.newest
+        # What no page has is asked for as often as what all have.
+        if last is None or name not in last.counters:
             return None
-        first, last = pair
-        return Span(last.counters[name] - first.counters[name], last.at_s - first.at_s)
+        for first in self._earlier(now_s - window_s):
+            if name in first.counters:
+                delta = last.counters[name] - first.counters[name]
+                return Span(delta, last.at_s - first.at_s)
+        return None
 
     def rate(self, name: str, *, now_s: float, window_s: float) -> float | None:
         """Return a counter's growth per second over the window, None if that is unknown."""
@@ -233,19 +246,17 @@ class History:
     def observations(self, name: str, *, now_s: float, window_s: float) -> Buckets | None:
         """Return the histogram of what was observed in the window, None if that is unknown."""
         newest = self.newest
-        bounds = newest.histograms[name].bounds if newest and name in newest.histograms else ()
-        pair = self.ends(
-            # Other bounds are another engine's; what it counted cannot be taken from this one's.
-            lambda page: name in page.histograms and page.histograms[name].bounds == bounds,
-            now_s=now_s,
-            window_s=window_s,
-        )
-        if pair is None:
+        last = newest.histograms.get(name) if newest else None
+        if last is None:
             return None
-        first, last = (page.histograms[name].counts for page in pair)
-        grown = array("d", map(sub, last, first))
-        # Bounds that came back after others began again: what lies between is not known.
-        return None if min(grown, default=0.0) < 0 else Buckets(bounds, grown)
+        for page in self._earlier(now_s - window_s):
+            first = page.histograms.get(name)
+            # Other bounds are another engine's; what it counted cannot be taken from this one's.
+            if first is not None and first.bounds == last.bounds:
+                grown = array("d", map(sub, last.counts, first.counts))
+                # Bounds that came back after others began again: what lies between is not known.
+                return None if min(grown, default=0.0) < 0 else Buckets(last.bounds, grown)
+        return None
 
     def gauges(self, name: str, *, now_s: float, window_s: float) -> list[float]:
         """Return a gauge's values inside the window, oldest first."""

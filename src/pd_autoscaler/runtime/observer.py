@@ -65,7 +65,7 @@ class Observer:
         self._deadline_s = deadline_s
         self._metrics_period_s = metrics_period_s
         self._metrics_at_s = float("-inf")
-        self._slots = anyio.Semaphore(concurrency_max)
+        self._slots = anyio.Semaphore(concurrency_max, fast_acquire=True)
         self._now_unix_s = now_unix_s
         self._failing: set[str] = set()
         self._stopping: frozenset[str] = frozenset()
