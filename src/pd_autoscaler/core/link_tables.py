@@ -49,6 +49,10 @@ def observed(fleet: Fleet, answered: frozenset[str], rules: LinkRules, *, now_s:
             link = _same_or_new(before, decoder, prompt, now_s)
             if is_new:
                 told = _told_by(link, rows, keys, living, now_s)
+                if told is before and not told.attempts:
+                    # Nearly always: nothing is new, nor is there anything to forget.
+                    links[decoder.id, prompt.id] = told
+                    continue
                 held = fleet.linked.get(prompt.incarnation, frozenset())
                 if _is_half_open(link, told, decoder, held):
                     told = link

@@ -77,9 +77,7 @@ def taken(
     of_nodes = signals.node_signals(known, sources, now_s=facts.now_s, window_s=rules.window_s)
     seen = attribution.attributed(prompt, decoder, _used(fleet), rules.thresholds)
     memory = at.learnt(memory, prompt, decoder, of_nodes, bottleneck=seen.bottleneck)
-    links = dict.fromkeys(LinkState, 0)
-    for link in fleet.links.values():
-        links[link.state] += 1
+    links = Counter(link.state for link in fleet.links.values())
     snapshot = Snapshot(
         now_s=facts.now_s,
         now_unix_s=facts.now_unix_s,
@@ -96,7 +94,7 @@ def taken(
         capacity=capacity.capacities(memory.capacity),
         lead_times=leads,
         published=fleet.published,
-        links=links,
+        links={state: links[state] for state in LinkState},
         is_synced=fleet.is_synced,
         advice=facts.advice,
     )
@@ -151,12 +149,9 @@ class _Moment:
 
 def _used(fleet: Fleet) -> dict[LinkState, int]:
     """Count by state the links of nodes that have served: a newcomer's hold no request up."""
-    used = Counter[LinkState]()
-    for link in fleet.links.values():
-        ends = (fleet.nodes.get(link.decoder), fleet.nodes.get(link.prompt))
-        if all(node is not None and _is_used(node) for node in ends):
-            used[link.state] += 1
-    return dict(used)
+    used = {node.id for node in fleet.nodes.values() if _is_used(node)}
+    links = fleet.links.values()
+    return dict(Counter(k.state for k in links if k.decoder in used and k.prompt in used))
 
 
 def _is_used(node: Node) -> bool:
