@@ -126,14 +126,14 @@ WRONG = [
         ),
     ),
     (
-        "advisor: {age_max_s: 10}\n",
+        "advisor: {url: 'http://a', age_max_s: 10}\n",
         (
             f"advisor.age_max_s (10) is not above {PERIOD}; an answer is read one cycle after its "
             "snapshot, and each would be too old"
         ),
     ),
     (
-        "advisor: {deadline_s: 60}\n",
+        "advisor: {url: 'http://a', deadline_s: 60}\n",
         (
             "advisor.deadline_s (60) is not below advisor.age_max_s (60); a slow answer would be "
             "too old when it comes"

@@ -89,13 +89,13 @@ def of_advisor(advisor: AdvisorSettings, loop: LoopSettings) -> Iterator[str]:
                 f"{name} is {ADVISED} and advisor.url is missing; give the address of the service "
                 "that decides"
             )
-    if advisor.age_max_s <= loop.period_s:
+    if advisor.url is not None and advisor.age_max_s <= loop.period_s:
         yield (
             f"advisor.age_max_s ({advisor.age_max_s:g}) is not above loop.period_s "
             f"({loop.period_s:g}); an answer is read one cycle after its snapshot, and each would "
             "be too old"
         )
-    if advisor.deadline_s >= advisor.age_max_s:
+    if advisor.url is not None and advisor.deadline_s >= advisor.age_max_s:
         yield (
             f"advisor.deadline_s ({advisor.deadline_s:g}) is not below advisor.age_max_s "
             f"({advisor.age_max_s:g}); a slow answer would be too old when it comes"
