@@ -4,7 +4,8 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -119,21 +120,30 @@ def run_experiment(
     `name` and `params` are how the policy is called in the result; `guard` is the one of
     production unless another is given, always within the scenario's limits.
     """
-    logging.getLogger("pd_autoscaler").setLevel(logging.CRITICAL)
     began_s = time.process_time()
     experiment = _Experiment(scenario, policy, seed, guard or GuardRules())
-    is_collecting = gc.isenabled()
-    # Snapshots are trees without cycles: looking for some costs a fifth of a run.
-    gc.disable()
-    try:
+    with _undisturbed():
         run(experiment.main)
-    finally:
-        if is_collecting:
-            gc.enable()
     experiment.check()
     return experiment.result(
         name=name, params=dict(params or {}), cpu_s=time.process_time() - began_s
     )
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Log nothing, for what the loop warns of is what scenarios are for, and collect no garbage."""
+    logger = logging.getLogger("pd_autoscaler")
+    level, is_collecting = logger.level, gc.isenabled()
+    logger.setLevel(logging.CRITICAL)
+    # Snapshots are trees without cycles: looking for some costs a fifth of a run.
+    gc.disable()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if is_collecting:
+            gc.enable()
 
 
 class _Experiment:
