@@ -323,8 +323,12 @@ def _within(guard: GuardRules, limits: Limits) -> GuardRules:
 
 
 def _billed(nodes: Iterable[SimNode], until_s: float) -> dict[Role, float]:
-    """Add up the seconds from asking for each node until it was gone, by its last role."""
+    """Add up the seconds from asking for each node until it was gone, by its last role.
+
+    A dead node that its provider no longer lists is gone, too: nobody can remove it any more.
+    """
     billed = dict.fromkeys(Role, 0.0)
     for node in nodes:
-        billed[node.role] += max(0.0, min(node.gone_at_s, until_s) - node.made_at_s)
+        gone_at_s = min(node.gone_at_s, node.unlisted_at_s, until_s)
+        billed[node.role] += max(0.0, gone_at_s - node.made_at_s)
     return billed
