@@ -326,14 +326,20 @@ class World:
     # A fleet that was there before the controller
 
     def link_all(self) -> None:
-        """Initialise, link and publish every node that runs, as an earlier controller left them."""
+        """Initialise, link and publish every node that runs, as an earlier controller left them.
+
+        Pairs that are partitioned stay without their link.
+        """
         up = [node for node in self.nodes.values() if node.is_up]
         for node in up:
             if node.process is not None:
                 node.process.phase, node.process.role = AgentPhase.READY, node.role
-        ends = [(d.process, p.process) for d in up for p in up if d.role is not p.role]
-        for client, server in ends:
-            if client is not None and server is not None and client.role is Role.DECODER:
+        pairs = [(d, p) for d in up for p in up if d.role is Role.DECODER and p.role is Role.PROMPT]
+        for decoder, prompt in pairs:
+            client, server = decoder.process, prompt.process
+            if frozenset({decoder.id, prompt.id}) in self.partitioned:
+                continue
+            if client is not None and server is not None:
                 link(client, server.cluster_id, server)
                 client.rows[server.cluster_id] = Row(
                     EntryState.LINKED, server.incarnation, self.now_s, SUCCESS
