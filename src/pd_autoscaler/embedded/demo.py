@@ -4,13 +4,33 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from pd_autoscaler.engine_model.profile import DEMO as ENGINE
+
+_BATCH = ENGINE.prefill_tokens_max
+
 DEMO: Mapping[str, Mapping[str, Any]] = {
     "loop": {
         "period_s": 1.0,
         "cycle_gap_min_s": 0.1,
-        "policy": "queue-pressure",
-        "policy_params": {"settle_s": 2.0, "drain_s": 3.0, "latency_share_down": 1.0},
+        "policy": "slo",
+        "policy_params": {
+            "drain_s": 10.0,
+            "lead_s": 8.0,
+            "react_s": 3.0,
+            "window_s": 5.0,
+            "trend_s": 30.0,
+            "settle_s": 2.0,
+            "breach_s": 15.0,
+            "heal_s": 300.0,
+        },
         "policy_deadline_s": 0.8,
+    },
+    # What somebody who measured these engines would set.
+    "capacity": {
+        "prefill_tokens_per_s": _BATCH / ENGINE.prefill_s(_BATCH),
+        "step_base_s": ENGINE.decode_base_s,
+        "step_per_request_s": ENGINE.decode_per_request_s,
+        "step_per_token_s": ENGINE.decode_per_token_s,
     },
     "scrape": {"deadline_s": 0.8, "jitter_s": 0.1, "age_max_s": 5.0, "window_s": 5.0},
     "guard": {
@@ -20,7 +40,7 @@ DEMO: Mapping[str, Mapping[str, Any]] = {
         "up_window_s": 3.0,
         "down_window_s": 20.0,
         "cooldown_s": 10.0,
-        "step_up_max": 1,
+        "step_up_max": 3,
     },
     "node": {
         "start_timeout_s": 60.0,

@@ -47,7 +47,9 @@ class Slo:
     def __init__(self, params: SloParams) -> None:
         self._params = params
         self._fallback = QueuePressure(
-            QueuePressureParams(ttft_max_s=params.ttft_s, tpot_max_s=params.tpot_s)
+            QueuePressureParams(
+                ttft_max_s=params.ttft_s, tpot_max_s=params.tpot_s, settle_s=params.settle_s
+            )
         )
         self._settling = Settling(params.settle_s)
         self._tracks = Tracks.begun(params)

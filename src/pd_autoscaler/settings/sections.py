@@ -88,7 +88,7 @@ class LoopSettings(Section):
     """Seconds from the start of one cycle to the start of the next."""
     advisory: bool = False
     """Decide and report, but never act."""
-    policy: str = Field(default="queue-pressure", min_length=1)
+    policy: str = Field(default="slo", min_length=1)
     """The name of an installed policy."""
     policy_params: dict[str, Any] = Field(default_factory=dict)
     """The policy's own parameters; it refuses unknown ones at start."""

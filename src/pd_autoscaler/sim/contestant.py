@@ -76,10 +76,11 @@ def contestant(name: str, scenario: Scenario, *, lead_s: float = 0.0) -> Contest
             lead_s=lead_s,
         )
         return Contestant(name=name, spec=BASELINES[name], plug_in=None, params=params, guard=FREE)
+    given: dict[str, object] = {}
     if name in NAMED:
         plug_in, given = NAMED[name].policy, dict(NAMED[name].params)
     elif ":" in name or any(policy.name == name for policy in installed()):
-        plug_in, given = name, {}
+        plug_in = name
     else:
         known = sorted({*BASELINES, *NAMED, *(policy.name for policy in installed())})
         raise ConfigError(f"no policy is called {name!r}; there are {', '.join(known)}")
