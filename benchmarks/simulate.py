@@ -1,6 +1,6 @@
 """How many requests the simulator passes through a fleet in a second of CPU time.
 
-`python -m benchmarks.simulate [--json] [--data DIR] [--only kernel|growth]`
+`python -m benchmarks.simulate [--json] [--data DIR] [--only kernel|growth|whole]`
 
 The fleet is static: Llama-2-70B on DGX-H100 nodes (`engine_model.known`), as many of each role as
 the trace's mean load needs at 70 % use. Kernel: the real hour, repeated end to end until the run
@@ -10,6 +10,8 @@ SimPy, a time-out a step, over the first requests of the same input, in the same
 depends on how many tokens a request has, the kernel's does not. It has no preemption, no faults and
 no metrics; how far its mean time to the last token is from the kernel's over the same requests is a
 row of its own.
+Loop and policy: the hours as they are, with the production loop in cycles of 10 s, planner,
+actuator and the policy `slo`; the best of three runs.
 Growth: CPU time a request over the Mooncake hour at 100,000, 1 and 10 million requests.
 """
 
@@ -27,7 +29,10 @@ from benchmarks.support.simpy_fleet import SimpyFleet
 from pd_autoscaler.engine_model.known import KNOWN
 from pd_autoscaler.engine_model.profile import EngineProfile
 from pd_autoscaler.model.node import Role
+from pd_autoscaler.sim.contestant import contestant
+from pd_autoscaler.sim.experiment import run_experiment
 from pd_autoscaler.sim.fleet.requests.fleet import RequestFleet
+from pd_autoscaler.sim.scenarios import Setting, of_arrivals
 from pd_autoscaler.workload.arrivals import Arrivals
 from pd_autoscaler.workload.reading import read_arrivals
 
@@ -39,6 +44,7 @@ TRACES = {
 }
 GROWTH = (100_000, 1_000_000, 10_000_000)
 AIM_S = 1 / 500_000
+AIM_WHOLE_S = 1 / 20_000
 AIM_SIMPY = 0.02
 AIM_GROWTH = 1.25
 
@@ -46,6 +52,7 @@ _USE = 0.7
 _RUN_S = 1.0
 _ROUND = 100_000
 _SIMPY_S = 10.0
+_WHOLE_ROUNDS = 3
 
 
 def repeated(trace: Arrivals, count: int) -> Arrivals:
@@ -159,8 +166,26 @@ def growth_rows(trace: Arrivals, profile: EngineProfile) -> Iterator[Row]:
 
 
 def whole_rows(traces: dict[str, Arrivals], profile: EngineProfile) -> Iterator[Row]:
-    """Measure the same hours with the production loop and a policy around the kernel."""
-    yield from ()
+    """Measure the same hours with the production loop and the policy `slo` around the kernel."""
+    for name, trace in traces.items():
+        scenario = of_arrivals(name, trace, Setting(profile=profile))
+        entrant = contestant("slo", scenario)
+        runs = [
+            run_experiment(scenario, entrant.built({}), name="slo", guard=entrant.guard)
+            for _ in range(_WHOLE_ROUNDS)
+        ]
+        best = min(runs, key=lambda run: run.cpu_s)
+        nodes = best.node_hours * 3600.0 / best.lasted_s
+        where = f"{name}, {nodes:.1f} nodes on average, {len(best.samples)} cycles"
+        print(f"loop and policy: {where}: {len(trace)} requests in {best.cpu_s:.2f} s", flush=True)
+        yield measured(f"loop and policy, {where}", len(trace) / best.cpu_s, "requests/CPU s")
+        yield compared(
+            f"loop and policy, {name}: CPU a request against 20,000 a second",
+            best.cpu_s / len(trace) * 1e6,
+            "us",
+            reference=AIM_WHOLE_S * 1e6,
+            aim=1.0,
+        )
 
 
 def found_traces(data: Path) -> dict[str, Arrivals]:
@@ -179,19 +204,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/traces"))
-    parser.add_argument("--only", choices=("kernel", "growth"), help="by default all")
+    parser.add_argument("--only", choices=("kernel", "growth", "whole"), help="by default all")
     args = parser.parse_args(argv)
     profile = KNOWN[PROFILE].profile
     traces = found_traces(args.data)
     rows: list[Row] = []
     for name, trace in traces.items():
         spent(repeated(trace, 100), profile, (1, 1))  # Compiles, where that was not done yet.
-        if args.only != "growth":
+        if args.only in {None, "kernel"}:
             rows += kernel_rows(name, trace, profile)
     first = next(iter(traces.values()), None)
-    if args.only != "kernel" and first is not None:
+    if args.only in {None, "growth"} and first is not None:
         rows += growth_rows(first, profile)
-    if args.only is None:
+    if args.only in {None, "whole"}:
         rows += whole_rows(traces, profile)
     printed("simulate", rows, is_json=args.json)
 

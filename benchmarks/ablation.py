@@ -1,0 +1,116 @@
+"""What each ingredient of `slo` is worth: every one left out in turn, over the same runs.
+
+`python -m benchmarks.ablation [--json] [--data DIR] [--scenarios S1,S2,S6,S7] [--seeds N]`
+
+Runs are those of `benchmarks.policies`, by default seeds that are not scored there. Each row is a
+difference to `slo` as it is, paired by scenario and seed, with its 95 % interval: points of
+attainment (above 0: the ingredient is worth so much), and node-hours in per cent (above 0: without
+the ingredient the same runs cost so much more).
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.support.rows import Row, printed
+
+from pd_autoscaler.policies.slo_params import SloParams
+from pd_autoscaler.sim.comparing import compared, jobs
+from pd_autoscaler.sim.intervals import paired
+from pd_autoscaler.sim.scenarios import Setting
+from pd_autoscaler.sim.score import Score
+
+WHOLE = "slo"
+FIRST_SEED = 10
+"""Scored runs begin with seed 0, and there are ten of them at most."""
+
+
+def switches() -> list[str]:
+    """List the parameters that leave an ingredient out: those that are true by default."""
+    return [name for name, field in SloParams.model_fields.items() if field.default is True]
+
+
+def differences(
+    whole: dict[int, Score], without: dict[int, Score]
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return points of attainment lost and per cent of node-hours added, by run."""
+    both = whole.keys() & without.keys()
+    points = {run: 100 * (whole[run].both - without[run].both) for run in both}
+    hours = {run: 100 * (without[run].node_hours / whole[run].node_hours - 1) for run in both}
+    return points, hours
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run slo whole, and without each ingredient."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/traces"))
+    parser.add_argument("--scenarios", default="S1,S2,S6,S7")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget-minutes", type=float, default=20.0)
+    parser.add_argument("--only", default="", help="leave out these ingredients alone")
+    args = parser.parse_args(argv)
+    names = args.scenarios.split(",")
+    variants: dict[str, dict[str, object]] = {WHOLE: {}}
+    variants |= {
+        name: {name: False} for name in (args.only.split(",") if args.only else switches())
+    }
+    seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
+    setting = Setting(data=args.data, nodes_mean=6.0)
+    asked = [
+        job
+        for seed in seeds
+        for params in variants.values()
+        for job in jobs(names, {"slo": params}, [seed], setting)
+    ]
+    found: dict[str, dict[int, Score]] = defaultdict(dict)
+    began_s, count = time.perf_counter(), 0
+    for job, done in compared(asked):
+        count += 1
+        variant = next(iter(job.params), WHOLE)
+        score = done.scores[0]
+        found[variant][100 * names.index(job.scenario) + job.seed] = score
+        told = f"{score.both:.4f} at {score.node_hours:.2f} node-hours"
+        print(f"{job.scenario} seed {job.seed} {variant}: {told}", flush=True)
+        if time.perf_counter() - began_s > 60 * args.budget_minutes:
+            break
+    print(f"{count} of {len(asked)} runs in {args.budget_minutes:g} minutes")
+    printed("ablation", rows_of(found), tables=[table_of(found)], is_json=args.json)
+
+
+def rows_of(found: dict[str, dict[int, Score]]) -> list[Row]:
+    """Return what leaving each ingredient out costs, as means."""
+    rows = []
+    for variant, scores in found.items():
+        if variant == WHOLE:
+            continue
+        for what, unit, of in zip(
+            ("attainment lost", "node-hours added"),
+            ("points", "%"),
+            differences(found[WHOLE], scores),
+            strict=True,
+        ):
+            mean = paired(of, dict.fromkeys(of, 0.0))
+            if mean is not None:
+                rows.append(Row(f"without {variant}: {what}", round(mean.mean, 2), unit))
+    return rows
+
+
+def table_of(found: dict[str, dict[int, Score]]) -> dict[str, Any]:
+    """Return the same with intervals."""
+    rows = []
+    for variant, scores in found.items():
+        if variant == WHOLE:
+            continue
+        points, hours = differences(found[WHOLE], scores)
+        told = [str(paired(of, dict.fromkeys(of, 0.0))) for of in (points, hours)]
+        rows.append([variant, *told, str(len(points))])
+    columns = ["without", "attainment lost, points", "node-hours added, %", "runs"]
+    return {"title": "Ingredients", "columns": columns, "rows": rows}
+
+
+if __name__ == "__main__":
+    main()
