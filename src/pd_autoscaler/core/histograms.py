@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from operator import add
+from operator import add, lt, sub
 from typing import NamedTuple
 
 from pd_autoscaler.model.signals import Histogram
@@ -126,10 +126,10 @@ def merged(histograms: Iterable[Buckets]) -> Buckets | None:
 
 def buckets_of(histogram: Histogram, *, like: Buckets | None = None) -> Buckets:
     """Pack a page's histogram; one `like` it lends its bounds."""
-    bounds = tuple(bound for bound, _ in histogram)
+    bounds, counts = zip(*histogram, strict=True) if histogram else ((), ())
     # One tuple of bounds a node instead of one a page: a thousand nodes keep many pages.
     shared = like.bounds if like is not None and like.bounds == bounds else bounds
-    return Buckets(shared, array("d", (count for _, count in histogram)))
+    return Buckets(shared, array("d", counts))
 
 
 def unwrapped(before: Buckets | None, total: Buckets | None, now: Buckets) -> Buckets:
@@ -138,6 +138,6 @@ def unwrapped(before: Buckets | None, total: Buckets | None, now: Buckets) -> Bu
         return now
     if before.counts == now.counts:
         return total
-    is_reset = any(b < a for a, b in zip(before.counts, now.counts, strict=True))
-    grown = now.counts if is_reset else map(float.__sub__, now.counts, before.counts)
-    return Buckets(now.bounds, array("d", map(float.__add__, total.counts, grown)))
+    is_reset = any(map(lt, now.counts, before.counts))
+    grown = now.counts if is_reset else map(sub, now.counts, before.counts)
+    return Buckets(now.bounds, array("d", map(add, total.counts, grown)))
