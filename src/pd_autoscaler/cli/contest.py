@@ -50,20 +50,12 @@ def setting_of(  # One for each option.
     return Setting(
         data=data,
         profile=engine_profile(profile),
-        slo=slo_of(slo),
+        slo=slo_named(slo),
         nodes_mean=nodes_mean,
         lead_s=lead_s,
         link_s=link_s,
         period_s=period_s,
     )
-
-
-def slo_of(name: str) -> Slo:
-    """Return the pair of targets that is called so."""
-    for slo in SLOS:
-        if slo.name == name:
-            return slo
-    raise ConfigError(f"--slo {name!r}: give {', '.join(slo.name for slo in SLOS)}")
 
 
 def policies_of(names: str, pairs: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -117,8 +109,12 @@ def _check(asked: Asked) -> None:
         first = scenario(workload, asked.setting, 0)
         for name, params in asked.policies.items():
             contestant(name, first, lead_s=asked.setting.lead_s).built(params)
-    if asked.html is not None and not asked.html.absolute().parent.is_dir():
+    if asked.html is None:
+        return
+    if not asked.html.absolute().parent.is_dir():
         raise ConfigError(f"--html {asked.html}: the folder {asked.html.parent} is not there")
+    if asked.html.is_dir():
+        raise ConfigError(f"--html {asked.html}: is a folder, give a file in it")
 
 
 def _within(
