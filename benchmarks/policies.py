@@ -59,6 +59,8 @@ POLICIES = (
 )
 KNOWS_THE_FUTURE = frozenset({"static-best", "clairvoyant-ratio"})
 ORACLE = ("S1", "S2", "S5", "S6", "S7")
+LONG = ("S3", "S4")
+"""A run of these takes as long as ten of the others."""
 OURS = "slo"
 FIRST = "static-first-hour"
 TARGET = 0.99
@@ -87,14 +89,17 @@ class _Needed:
 
 
 def todo(names: Sequence[str], seeds: int, setting: Setting) -> list[Job]:
-    """Return every run: all policies with default and tuned gains, seed by seed."""
-    tuned = tuned_params()
+    """Return every run, seed by seed; the long scenarios' later seeds come last of all."""
+    gains = tuned_params()
+    tuned = {policy: gains[policy] for policy in POLICIES if policy in gains}
+    default: dict[str, dict[str, object]] = {policy: {} for policy in POLICIES}
+    short = [name for name in names if name not in LONG]
+    long = [name for name in names if name in LONG]
     asked: list[Job] = []
     for seed in range(seeds):
-        for variant in ({}, tuned):
-            of = {p: variant.get(p, {}) for p in POLICIES if variant is not tuned or p in variant}
-            asked += jobs(names, of, [seed], setting)
-    return asked
+        asked += jobs(short, default, [seed], setting) + jobs(short, tuned, [seed], setting)
+        asked += jobs(long, default, [seed], setting) if seed == 0 else []
+    return asked + jobs(long, default, range(1, seeds), setting) + jobs(long, tuned, [0], setting)
 
 
 def variant_of(job: Job) -> str:
@@ -283,6 +288,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget-minutes", type=float, default=40.0)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--scenarios", default=",".join(SCENARIOS))
+    parser.add_argument("--nodes-mean", type=float, default=5.0, help="fluid need on average")
     parser.add_argument("--tune", action="store_true", help="find the gains and keep them")
     parser.add_argument("--trials", type=int, default=12)
     args = parser.parse_args(argv)
@@ -290,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_tuned(POLICIES, trials=args.trials)
         print(f"written: {TUNED}")
         return
-    setting = Setting(data=args.data)
+    setting = Setting(data=args.data, nodes_mean=args.nodes_mean)
     names = [name for name in args.scenarios.split(",") if name]
     began_s = time.perf_counter()
     need = needed(names, setting)

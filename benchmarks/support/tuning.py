@@ -25,13 +25,13 @@ SEED = 1_000_003
 
 
 def training() -> Scenario:
-    """Return two hours that are not scored: a day squeezed into one, a burst, and a shift."""
+    """Return 75 minutes that are not scored: a day squeezed into 30, a burst, and a shift."""
     generator = np.random.default_rng(SEED)
-    setting = Setting(nodes_mean=6.0)
+    setting = Setting(nodes_mean=5.0)
     loads = (
-        drawn(day(CHAT, swing=8.0, for_s=3600.0, burstiness=2.0), generator),
-        drawn(steps(CHAT, factors=(3,), lasts_s=(240,)), generator),
-        drawn(mix_shift(CHAT, factor=3.0, for_s=900.0), generator),
+        drawn(day(CHAT, swing=8.0, for_s=1800.0, burstiness=2.0), generator),
+        drawn(steps(CHAT, factors=(3,), lasts_s=(240,), calm_s=300.0), generator),
+        drawn(mix_shift(CHAT, factor=3.0, for_s=600.0), generator),
     )
     return of_arrivals("training", sized(concatenated(*loads), setting, generator), setting)
 

@@ -17,7 +17,7 @@ from pd_autoscaler.engine_model.known import engine_profile
 from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.sim.comparing import Done, Job, compared, jobs
 from pd_autoscaler.sim.contestant import contestant
-from pd_autoscaler.sim.records import SLOS, Slo
+from pd_autoscaler.sim.records import slo_named
 from pd_autoscaler.sim.report.comparison import Comparison, comparison
 from pd_autoscaler.sim.report.document import document
 from pd_autoscaler.sim.report.page import page

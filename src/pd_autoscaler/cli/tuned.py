@@ -24,7 +24,7 @@ from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.sim.baselines.tunables import tunable
 from pd_autoscaler.sim.contestant import Contestant
 from pd_autoscaler.sim.experiment import Scenario
-from pd_autoscaler.sim.records import SLOS, Slo
+from pd_autoscaler.sim.records import slo_named
 from pd_autoscaler.sim.report.comparison import told
 from pd_autoscaler.sim.scenarios import Setting, of_arrivals
 from pd_autoscaler.sim.tuning import (
@@ -71,7 +71,7 @@ def prepared(
 ) -> Task:
     """Read what the options name; raises ConfigError for whatever is wrong, before a run."""
     setting = Setting(
-        data=trace.parent, profile=engine_profile(profile), slo=_slo(slo), lead_s=lead_s
+        data=trace.parent, profile=engine_profile(profile), slo=slo_named(slo), lead_s=lead_s
     )
     scenario = of_arrivals(trace.stem, read_arrivals(trace, seed=seed), setting)
     parts = parts_of(scenario, held_out)
@@ -92,13 +92,6 @@ def prepared(
         attainment_min=attainment_min,
         seed=seed,
     )
-
-
-def _slo(name: str) -> Slo:
-    for slo in SLOS:
-        if slo.name == name:
-            return slo
-    raise ConfigError(f"--slo {name!r} is not known: give {', '.join(slo.name for slo in SLOS)}")
 
 
 def _dimensions(contestant: Contestant, ranges: Sequence[str]) -> tuple[Dimension, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.node import NodeState, Role
 from pd_autoscaler.workload.arrivals import Arrivals
@@ -28,6 +29,14 @@ SLOS = (
     Slo("relaxed", 30.0, 0.100),
 )
 """The pairs that every score is reported for; relaxed is Mooncake's (FAST '25)."""
+
+
+def slo_named(name: str) -> Slo:
+    """Return the pair of targets that is called so; raises ConfigError that lists them all."""
+    for slo in SLOS:
+        if slo.name == name:
+            return slo
+    raise ConfigError(f"--slo {name!r} is not known: give {', '.join(slo.name for slo in SLOS)}")
 
 
 @dataclass(frozen=True, slots=True)

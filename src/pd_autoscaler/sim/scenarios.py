@@ -41,6 +41,8 @@ OFFSETS = 10
 """Runs over a trace begin at one of so many moments, evenly through it."""
 REQUESTS_MAX = 300_000
 """Long scenarios are thinned to so many requests."""
+DAY_PERIOD_S, FORTNIGHT_PERIOD_S = 30.0, 60.0
+"""Seconds of a cycle over days, where the load moves slowly."""
 NODES_MAX = 200
 NODES_MEAN = 8.0
 
@@ -134,12 +136,19 @@ def _generated(name: str, rates: Callable[[], Rates]) -> Make:
     return make
 
 
+def _day(setting: Setting, generator: np.random.Generator, seed: int) -> Scenario:
+    slow = replace(setting, period_s=max(setting.period_s, DAY_PERIOD_S))
+    rates = partial(day, CHAT, swing=12.0, burstiness=2.0)
+    return _generated("S3", rates)(slow, generator, seed)
+
+
 def _fortnight(setting: Setting, generator: np.random.Generator, seed: int) -> Scenario:
-    """Four days of the fortnight, beginning with another day for each seed."""
-    whole = drawn(_thinned(read_rates(setting.data / SERVEGEN)), generator)
-    begin_s = (seed % 10) * DAY_S
-    part = between(whole, begin_s, begin_s + 4 * DAY_S)
-    slow = replace(setting, period_s=max(setting.period_s, 30.0))
+    """One day of the fortnight, another for each seed."""
+    slow = replace(setting, period_s=max(setting.period_s, FORTNIGHT_PERIOD_S))
+    rates = read_rates(setting.data / SERVEGEN)
+    whole = drawn(rates.thinned(min(1.0, 14 * REQUESTS_MAX / rates.requests)), generator)
+    begin_s = (seed % 14) * DAY_S
+    part = between(whole, begin_s, begin_s + DAY_S)
     return of_arrivals("S4", sized(part, slow, generator), slow)
 
 
@@ -208,7 +217,7 @@ SCENARIOS: Mapping[str, Make] = MappingProxyType(
     {
         "S1": _trace("S1", (AZURE_CONVERSATION,)),
         "S2": _trace("S2", (AZURE_CONVERSATION, AZURE_CODE)),
-        "S3": _generated("S3", partial(day, CHAT, swing=12.0, burstiness=2.0)),
+        "S3": _day,
         "S4": _fortnight,
         "S5": _trace("S5", (MOONCAKE,)),
         "S6": _generated("S6", partial(steps, CHAT)),
@@ -220,6 +229,6 @@ SCENARIOS: Mapping[str, Make] = MappingProxyType(
         "S12": _troubled("S12", _bad_pages),
     }
 )
-"""S1 a chat hour, S2 with code beside it, S3 a day, S4 days of a fortnight, S5 long prompts with
+"""S1 a chat hour, S2 with code beside it, S3 a day, S4 a day of a fortnight, S5 long prompts with
 shared prefixes, S6 bursts, S7 a mix that shifts, S8 a wave, S9 deaths, S10 bad links, S11 starts
 that are slow or in vain, S12 bad metrics."""
