@@ -148,6 +148,35 @@ def test_nothing_goes_while_links_are_repaired() -> None:
     assert reasons(held) == [HoldReason.BOTTLENECK_ELSEWHERE]
 
 
+def test_a_guard_that_heeds_no_bottleneck_grows_and_shrinks_against_it() -> None:
+    deaf, memory = replace(RULES, heeds_bottleneck=False, up_window_s=0), GuardMemory(-1000.0)
+    against = (
+        (Target(4, 3), Bottleneck.DECODER),
+        (Target(4, 3), Bottleneck.LINK),
+        (Target(3, 4), Bottleneck.LINK),
+        (Target(4, 3), Bottleneck.UNKNOWN),
+        (Target(2, 3), Bottleneck.UNKNOWN),
+        (Target(3, 2), Bottleneck.UNKNOWN),
+        (Target(3, 2), Bottleneck.LINK),
+    )
+    for asked, side in against:
+        snapshot = seen(STANDING, 0, attribution=Attribution(side))
+        heeding = guarded(asked, snapshot, replace(deaf, heeds_bottleneck=True), memory)
+        assert isinstance(heeding.decision, Hold)
+        assert guarded(asked, snapshot, deaf, memory).decision == asked
+
+
+def test_a_guard_that_heeds_no_bottleneck_still_wants_all_evidence_to_shrink() -> None:
+    deaf, memory = replace(RULES, heeds_bottleneck=False), GuardMemory(-1000.0)
+    partial, failing = replace(FRESH, fresh=2), replace(FRESH, transfer_failure_rate=Signal(0.1, 0))
+    for decoder, reason in (
+        (partial, HoldReason.PARTIAL_METRICS),
+        (failing, HoldReason.TRANSFERS_FAIL),
+    ):
+        answer = guarded(Target(3, 2), seen(STANDING, 0, decoder=decoder), deaf, memory)
+        assert reasons([answer.decision]) == [reason]
+
+
 def test_nothing_goes_while_transfers_fail_on_either_side() -> None:
     failing = replace(FRESH, transfer_failure_rate=Signal(0.1, 0))
     for side in ("prompt", "decoder"):
