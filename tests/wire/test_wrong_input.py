@@ -20,8 +20,9 @@ WITHIN_S = 60
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:00,100,10\n"
 FORMATS = (
-    "give an Azure CSV (header TIMESTAMP,ContextTokens,GeneratedTokens) or Mooncake JSON lines "
-    "(timestamp, input_length, output_length)"
+    "give an Azure CSV (header TIMESTAMP,ContextTokens,GeneratedTokens), Mooncake JSON lines "
+    "(timestamp, input_length, output_length), a CSV of requests (at_s,input_tokens,output_tokens) "
+    "or of rates (t_s,req_per_s,input_tokens,output_tokens)"
 )
 WHOLE = """\
 provider: {kind: process, url: "http://127.0.0.1:1"}
