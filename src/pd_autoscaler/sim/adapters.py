@@ -47,7 +47,8 @@ class Witness(Protocol):
 class Step:
     """Where every await of a controller passes; `kill_in` counts down to its end.
 
-    At zero `kill` is called and the controller can reach the world no more.
+    At zero `kill` is called and the controller can reach the world no more. With `is_instant`
+    messages take no time: nothing that an experiment measures depends on them.
     """
 
     world: World
@@ -55,6 +56,7 @@ class Step:
     kill: Callable[[], None]
     kill_in: int | None = None
     is_dead: bool = False
+    is_instant: bool = False
 
     async def take(self, delay_s: float) -> None:
         """Let time pass, and die here if this was the last step; raise TransientError when dead."""
@@ -64,7 +66,8 @@ class Step:
                 self.is_dead = True
                 self.world.note("killed")
                 self.kill()
-        await anyio.sleep(delay_s)
+        if delay_s > 0:
+            await anyio.sleep(delay_s)
         self.world.advance(anyio.current_time())
         if self.is_dead:
             raise TransientError("this controller is dead")
@@ -72,7 +75,13 @@ class Step:
     @property
     def latency_s(self) -> float:
         """Draw the time a message takes."""
+        if self.is_instant:
+            return 0.0
         return self.world.faults.draw_s("latency", 0.001, 0.05)
+
+    def short(self, delay_s: float) -> float:
+        """Return a delay that is a message's or a moment's of work."""
+        return 0.0 if self.is_instant else delay_s
 
     @contextmanager
     def acting(self, thing: str) -> Iterator[None]:
@@ -106,7 +115,9 @@ class SimMetrics:
         """Return one reading per node that answered."""
         faults = self._world.faults
         is_slow = faults.strikes(CallFault.SCRAPE_SLOW)
-        await self._step.take(faults.draw_s("scrape", 0.5, 8.0) if is_slow else 0.05)
+        await self._step.take(
+            faults.draw_s("scrape", 0.5, 8.0) if is_slow else self._step.short(0.05)
+        )
         if faults.strikes(CallFault.SCRAPE_FAILS):
             raise TransientError("the metrics source does not answer")
         self._world.flow()
@@ -268,7 +279,7 @@ class SimWorkers:
         if self._step.world.faults.strikes(CallFault.POLICY_SLOW):
             await self._step.take(deadline_s)
             raise OutcomeUnknownError(f"no answer within {deadline_s:g} s")
-        await self._step.take(0.001)
+        await self._step.take(self._step.short(0.001))
         return work()
 
 

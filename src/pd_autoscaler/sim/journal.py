@@ -58,7 +58,7 @@ class SimJournal:
 
     async def remembered(self) -> Remembered:
         """Read what a starting controller needs, and end the open intents as unknown."""
-        await self._step.take(0.001)
+        await self._step.take(self._step.short(0.001))
         memory = self._memory
         opened = tuple(f"{intent} {action}" for intent, action in memory.open.items())
         memory.open.clear()
@@ -193,7 +193,7 @@ class SimJournal:
         return [asdict(attempt) for attempt in reversed(kept)][:limit]
 
     async def _write(self) -> None:
-        await self._step.take(0.001)
+        await self._step.take(self._step.short(0.001))
         if self._step.world.faults.strikes(CallFault.JOURNAL_FAILS):
             raise TransientError("the journal cannot be written")
 
