@@ -73,7 +73,8 @@ class Scenario:
     a call fault, how often an hour a world fault strikes (`sim.faults`). `partitioned` pairs of
     initial nodes can never be linked; `links_max` is what a card may hold. Users leave after
     `patience_s` without being looked at. `knows_profile` says whether the controller is told what
-    nodes can do (the settings `capacity.*`), or has to learn it.
+    nodes can do (the settings `capacity.*`), or has to learn it. `loop` are a daemon's own settings
+    and are used as they are: period, limits, guard, windows, thresholds and priors.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Scenario:
     patience_s: float = 120.0
     is_chunked: bool = False
     knows_profile: bool = True
+    loop: LoopSettings | None = None
 
 
 FREE = GuardRules(
@@ -118,7 +120,8 @@ def run_experiment(
     """Run a policy over a scenario and return what came of it.
 
     `name` and `params` are how the policy is called in the result; `guard` is the one of
-    production unless another is given, always within the scenario's limits.
+    production unless another is given, always within the scenario's limits; a scenario that has
+    settings of a loop has its guard in them.
     """
     began_s = time.process_time()
     experiment = _Experiment(scenario, policy, seed, guard or GuardRules())
@@ -172,7 +175,7 @@ class _Experiment:
             world.events.at(strike.at_s, partial(self._strike, strike))
         for fault in WorldFault:
             self._arm(fault)
-        self._rules = Rules(node=NodeRules(), guard=_within(guard, scenario.limits))
+        self._settings = scenario.loop or _settings_of(scenario, guard)
         self._samples: list[Sample] = []
         self._changes: list[Change] = []
         self._verbs: Counter[type] = Counter()
@@ -210,10 +213,10 @@ class _Experiment:
                 step,
                 Memory(),
                 SimLease("controller"),
-                settings=self._settings(),
+                settings=self._settings,
                 policy=self._policy,
                 sinks=[self],
-                metrics_period_s=0.9 * self._scenario.period_s,
+                metrics_period_s=0.9 * self._settings.period_s,
                 start_unix_s=START_UNIX_S,
             )
             group.start_soon(loop.run)
@@ -221,19 +224,6 @@ class _Experiment:
             group.cancel_scope.cancel()
         self._world.advance(span_s)
         self._world.engines.flow(span_s + TAIL_S)
-
-    def _settings(self) -> LoopSettings:
-        scenario, slo = self._scenario, self._scenario.slo
-        return LoopSettings(
-            period_s=scenario.period_s,
-            rules=self._rules,
-            signals=SignalRules(
-                window_s=max(30.0, 3 * scenario.period_s),
-                age_max_s=max(30.0, 3 * scenario.period_s),
-                thresholds=Thresholds(ttft_p95_s=slo.ttft_s, tpot_p95_s=slo.tpot_s),
-                priors=priors_of(scenario.profile) if scenario.knows_profile else Priors(),
-            ),
-        )
 
     def append(self, report: Report) -> None:
         """Write down one cycle."""
@@ -318,8 +308,19 @@ def priors_of(profile: EngineProfile) -> Priors:
     )
 
 
-def _within(guard: GuardRules, limits: Limits) -> GuardRules:
-    return replace(guard, limits=limits)
+def _settings_of(scenario: Scenario, guard: GuardRules) -> LoopSettings:
+    """Return the settings of a loop that a scenario stands for, with this guard in its limits."""
+    slo = scenario.slo
+    return LoopSettings(
+        period_s=scenario.period_s,
+        rules=Rules(node=NodeRules(), guard=replace(guard, limits=scenario.limits)),
+        signals=SignalRules(
+            window_s=max(30.0, 3 * scenario.period_s),
+            age_max_s=max(30.0, 3 * scenario.period_s),
+            thresholds=Thresholds(ttft_p95_s=slo.ttft_s, tpot_p95_s=slo.tpot_s),
+            priors=priors_of(scenario.profile) if scenario.knows_profile else Priors(),
+        ),
+    )
 
 
 def _billed(nodes: Iterable[SimNode], until_s: float) -> dict[Role, float]:
