@@ -205,7 +205,7 @@ def test_a_queue_is_seen_where_it_is() -> None:
     queues = [sample.queue_prompt for sample in run.samples]
     assert queues == sorted(queues)
     assert queues[-1] > 80
-    assert {sample.queue_decoder for sample in run.samples} == {0}
+    assert max(sample.queue_decoder for sample in run.samples) <= 1
 
 
 def test_a_hold_is_written_down_with_its_reason() -> None:
@@ -415,7 +415,7 @@ def test_a_fault_of_the_world_itself_ends_the_run_with_its_error(
     flow = Engines.flow
 
     def breaks(self: Engines, now_s: float) -> None:
-        if 100 < now_s < 110:
+        if 100 <= now_s < 120:
             raise ArithmeticError("the engines are broken")
         flow(self, now_s)
 

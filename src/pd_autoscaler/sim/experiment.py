@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import anyio
+import numpy as np
 
 from pd_autoscaler.core.attribution import Thresholds
 from pd_autoscaler.core.capacity import Priors
@@ -208,7 +209,7 @@ class _Experiment:
         """Run the controller for as long as requests arrive."""
         span_s = self._scenario.arrivals.span_s
         async with anyio.create_task_group() as group:
-            step = Step(self._world, _Nobody(), group.cancel_scope.cancel)
+            step = Step(self._world, _Nobody(), group.cancel_scope.cancel, is_instant=True)
             loop = controller(
                 step,
                 Memory(),
@@ -297,11 +298,15 @@ class _Nobody:
         """Forget it."""
 
 
-def priors_of(profile: EngineProfile) -> Priors:
-    """Return what an operator who measured these engines would set as `capacity.*`."""
-    tokens = profile.prefill_tokens_max
+def priors_of(profile: EngineProfile, prompt_tokens: float | None = None) -> Priors:
+    """Return what an operator who measured these engines would set as `capacity.*`.
+
+    A prompt node's rate is that of full batches of prompts of so many uncached tokens each.
+    """
+    each = float(prompt_tokens or profile.prefill_tokens_max)
+    batch = max(1, int(profile.prefill_tokens_max / each)) * each
     return Priors(
-        prefill_tokens_per_s=tokens / profile.prefill_s(tokens),
+        prefill_tokens_per_s=batch / profile.prefill_s(round(batch), batch * each),
         step_base_s=profile.decode_base_s,
         step_per_request_s=profile.decode_per_request_s,
         step_per_token_s=profile.decode_per_token_s,
@@ -311,6 +316,7 @@ def priors_of(profile: EngineProfile) -> Priors:
 def _settings_of(scenario: Scenario, guard: GuardRules) -> LoopSettings:
     """Return the settings of a loop that a scenario stands for, with this guard in its limits."""
     slo = scenario.slo
+    usual = float(np.mean(scenario.arrivals.uncached_tokens)) if len(scenario.arrivals) else None
     return LoopSettings(
         period_s=scenario.period_s,
         rules=Rules(node=NodeRules(), guard=replace(guard, limits=scenario.limits)),
@@ -318,7 +324,7 @@ def _settings_of(scenario: Scenario, guard: GuardRules) -> LoopSettings:
             window_s=max(30.0, 3 * scenario.period_s),
             age_max_s=max(30.0, 3 * scenario.period_s),
             thresholds=Thresholds(ttft_p95_s=slo.ttft_s, tpot_p95_s=slo.tpot_s),
-            priors=priors_of(scenario.profile) if scenario.knows_profile else Priors(),
+            priors=priors_of(scenario.profile, usual) if scenario.knows_profile else Priors(),
         ),
     )
 
