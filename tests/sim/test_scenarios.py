@@ -107,15 +107,15 @@ def test_a_generated_scenario_is_made_of_nothing_and_runs(name: str) -> None:
 
 @pytest.mark.parametrize("name", FROM_TRACES)
 def test_a_scenario_of_a_trace_runs(name: str) -> None:
-    # Four days have hundreds of thousands of requests even so.
+    # A day has many requests even so.
     nodes_mean = 0.05 if name == "S4" else 0.5
     setting = replace(with_traces(name), nodes_mean=nodes_mean)
 
     made = scenario(name, setting, 1)
 
     assert nodes_of(made) == pytest.approx(nodes_mean, rel=0.1)
-    assert made.period_s == (30.0 if name == "S4" else 10.0)
-    assert made.arrivals.span_s == pytest.approx(4 * DAY_S if name == "S4" else 3600.0, rel=0.04)
+    assert made.period_s == (60.0 if name == "S4" else 10.0)
+    assert made.arrivals.span_s == pytest.approx(DAY_S if name == "S4" else 3600.0, rel=0.04)
     runs(made)
 
 
@@ -124,7 +124,7 @@ def test_the_rate_is_scaled_to_the_mean_of_nodes_that_is_asked_for() -> None:
 
     assert nodes_of(small) == pytest.approx(0.5, rel=0.02)
     assert nodes_of(large) == pytest.approx(2.0, rel=0.02)
-    assert len(large.arrivals) == pytest.approx(4 * len(small.arrivals), rel=0.02)
+    assert len(large.arrivals) == pytest.approx(4 * len(small.arrivals), rel=0.05)
 
 
 def test_a_named_scenario_needs_eight_nodes_on_average_if_nothing_is_said() -> None:

@@ -148,3 +148,15 @@ def test_shapes_that_make_no_sense_are_refused(make: "object", says: str) -> Non
     assert callable(make)
     with pytest.raises(ConfigError, match=says):
         make()
+
+
+def test_a_part_of_rates_begins_at_nothing_and_lasts_as_long_as_its_stretches() -> None:
+    whole = steps(CHAT, factors=(2,), lasts_s=(60,), calm_s=100.0)
+
+    part = whole.between(100.0, 160.0)
+
+    assert (list(part.begin_s), part.end_s) == ([0.0], 60.0)
+    assert part.requests == pytest.approx(2 * CHAT.request_per_s * 60)
+    assert whole.between(0.0, 1000.0).requests == pytest.approx(whole.requests)
+    with pytest.raises(ConfigError, match="nothing begins between"):
+        whole.between(5000.0, 6000.0)

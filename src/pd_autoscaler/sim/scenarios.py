@@ -30,7 +30,7 @@ from pd_autoscaler.workload.joining import superposed
 from pd_autoscaler.workload.rate_table import read_rates
 from pd_autoscaler.workload.rates import Rates
 from pd_autoscaler.workload.reading import read_arrivals
-from pd_autoscaler.workload.reshaping import between, scaled, started_at
+from pd_autoscaler.workload.reshaping import scaled, started_at
 from pd_autoscaler.workload.shapes import CHAT, DAY_S, day, mix_shift, sine, steps
 
 AZURE_CONVERSATION = "AzureLLMInferenceTrace_conv_2023.csv"
@@ -39,8 +39,8 @@ MOONCAKE = "mooncake_conversation_trace.jsonl"
 SERVEGEN = "servegen_language_m-mid_10min.csv"
 OFFSETS = 10
 """Runs over a trace begin at one of so many moments, evenly through it."""
-REQUESTS_MAX = 300_000
-"""Long scenarios are thinned to so many requests."""
+SAMPLE = 20_000
+"""Requests that are drawn to see how many are needed."""
 DAY_PERIOD_S, FORTNIGHT_PERIOD_S = 30.0, 60.0
 """Seconds of a cycle over days, where the load moves slowly."""
 NODES_MAX = 200
@@ -109,9 +109,13 @@ def sized(arrivals: Arrivals, setting: Setting, generator: np.random.Generator) 
     """Scale the rate so that the fluid need is the setting's on average, if it has one."""
     if setting.nodes_mean is None:
         return arrivals
+    return scaled(arrivals, setting.nodes_mean / _nodes(arrivals, setting), generator)
+
+
+def _nodes(arrivals: Arrivals, setting: Setting) -> float:
+    """Return the fluid need of both roles on average, at 0.8 utilisation."""
     need = fluid_need(arrivals, setting.profile, setting.slo)
-    mean = float(np.mean(need.prompt + need.decoder)) / 0.8
-    return scaled(arrivals, setting.nodes_mean / mean, generator)
+    return float(np.mean(need.prompt + need.decoder)) / 0.8
 
 
 Make = Callable[[Setting, np.random.Generator, int], Scenario]
@@ -130,10 +134,17 @@ def _trace(name: str, files: tuple[str, ...]) -> Make:
 def _generated(name: str, rates: Callable[[], Rates]) -> Make:
     def make(setting: Setting, generator: np.random.Generator, seed: int) -> Scenario:
         del seed
-        arrivals = drawn(_thinned(rates()), generator)
-        return of_arrivals(name, sized(arrivals, setting, generator), setting)
+        return of_arrivals(name, _drawn(rates(), setting, generator), setting)
 
     return make
+
+
+def _drawn(rates: Rates, setting: Setting, generator: np.random.Generator) -> Arrivals:
+    """Draw as many requests as the setting's nodes need; a few tell how many these are."""
+    few = min(1.0, SAMPLE / rates.requests)
+    need = _nodes(drawn(rates.thinned(few), generator), setting) / few
+    share = min(1.0, (setting.nodes_mean or NODES_MEAN) / need)
+    return sized(drawn(rates.thinned(share), generator), setting, generator)
 
 
 def _day(setting: Setting, generator: np.random.Generator, seed: int) -> Scenario:
@@ -145,15 +156,9 @@ def _day(setting: Setting, generator: np.random.Generator, seed: int) -> Scenari
 def _fortnight(setting: Setting, generator: np.random.Generator, seed: int) -> Scenario:
     """One day of the fortnight, another for each seed."""
     slow = replace(setting, period_s=max(setting.period_s, FORTNIGHT_PERIOD_S))
-    rates = read_rates(setting.data / SERVEGEN)
-    whole = drawn(rates.thinned(min(1.0, 14 * REQUESTS_MAX / rates.requests)), generator)
     begin_s = (seed % 14) * DAY_S
-    part = between(whole, begin_s, begin_s + DAY_S)
-    return of_arrivals("S4", sized(part, slow, generator), slow)
-
-
-def _thinned(rates: Rates) -> Rates:
-    return rates.thinned(min(1.0, REQUESTS_MAX / rates.requests))
+    of_day = read_rates(setting.data / SERVEGEN).between(begin_s, begin_s + DAY_S)
+    return of_arrivals("S4", _drawn(of_day, slow, generator), slow)
 
 
 def _troubled(name: str, trouble: Callable[[Scenario, int], Scenario]) -> Make:

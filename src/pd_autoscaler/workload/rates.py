@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.workload.arrivals import Floats
@@ -28,6 +29,11 @@ class Lengths:
     means: Floats
     quantiles_z: tuple[float, ...] = ()
     quantiles: Floats | None = None
+
+    def of(self, kept: NDArray[np.bool_]) -> "Lengths":
+        """Return those of some stretches."""
+        quantiles = None if self.quantiles is None else self.quantiles[kept]
+        return Lengths(self.means[kept], self.quantiles_z, quantiles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +91,25 @@ class Rates:
             self,
             request_per_s=self.request_per_s * share,
             burstiness=np.sqrt(share * self.burstiness**2 + 1 - share),
+        )
+
+    def between(self, from_s: float, to_s: float) -> "Rates":
+        """Return the stretches that begin between two moments, counted from the first of them.
+
+        Raises ConfigError where none does.
+        """
+        kept = (self.begin_s >= from_s) & (self.begin_s < to_s)
+        if not kept.any():
+            raise ConfigError(f"rates: nothing begins between {from_s:g} s and {to_s:g} s")
+        first = int(np.flatnonzero(kept)[0])
+        end_s = np.append(self.begin_s, self.end_s)[first + int(kept.sum())]
+        return Rates(
+            begin_s=self.begin_s[kept] - self.begin_s[first],
+            end_s=float(end_s - self.begin_s[first]),
+            request_per_s=self.request_per_s[kept],
+            inputs=self.inputs.of(kept),
+            outputs=self.outputs.of(kept),
+            burstiness=self.burstiness[kept],
         )
 
 
