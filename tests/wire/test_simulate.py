@@ -173,7 +173,7 @@ def test_a_parameter_without_an_owner_is_everybodys(trace: Path, here: Here) -> 
             "no scenario is called 'S13', and no such file is there; scenarios ",
         ),
         (("--scenario", "S1"), "AzureLLMInferenceTrace_conv_2023.csv"),
-        (("--slo", "fast"), "--slo 'fast': give chat, long, relaxed"),
+        (("--slo", "fast"), "--slo 'fast' is not known: give chat, long, relaxed"),
         (("--profile", "h100"), "engine profile 'h100' is not known: give one of demo, "),
         (("--param", "hpa:tolerance=1"), "--param hpa:tolerance=1: 'hpa' is not among --policies "),
         (("--param", "settle_s"), "--param 'settle_s' is no key=value, such as ratio=0.5"),
