@@ -12,6 +12,7 @@ import pytest
 
 from pd_autoscaler.core.rules import GuardRules
 from pd_autoscaler.engine_model.profile import DEMO
+from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Target
 from pd_autoscaler.model.node import NodeState, Role
 from pd_autoscaler.model.snapshot import Limits, Snapshot
@@ -396,6 +397,11 @@ def test_a_partitioned_pair_is_never_linked_and_the_loop_replaces_one_of_it(
     # Before it was withdrawn, requests were sent over the pair and lost.
     assert np.isnan(run.requests.done_s[:60]).any()
     assert np.isfinite(run.requests.done_s[120:]).all()
+
+
+def test_a_fault_that_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="there is no fault link_fail"):
+        ran(scenario_of(faults={"link_fail": 0.1}))
 
 
 def test_a_fleet_grows_no_further_than_a_card_holds_links(worlds: list[World]) -> None:

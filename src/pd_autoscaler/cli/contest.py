@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pd_autoscaler.cli import score_tables
 from pd_autoscaler.cli.console import console, plain, print_json
-from pd_autoscaler.cli.policy_check import parameters
+from pd_autoscaler.cli.policy_check import look_here, parameters
 from pd_autoscaler.engine_model.known import engine_profile
 from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.sim.comparing import Done, Job, compared, jobs
@@ -105,6 +105,8 @@ def held(asked: Asked, *, as_json: bool) -> None:
 
 def _check(asked: Asked) -> None:
     """Raise ConfigError for what would fail in a worker, before any run begins."""
+    for name in asked.policies:
+        look_here(name)
     for workload in asked.workloads:
         first = scenario(workload, asked.setting, 0)
         for name, params in asked.policies.items():

@@ -13,7 +13,9 @@ Config = Annotated[
 ]
 Trace = Annotated[
     Path | None,
-    typer.Option("--trace", help="Azure CSV or Mooncake JSON lines; default: generated load."),
+    typer.Option(
+        "--trace", help="Azure or plain CSV, Mooncake JSON lines; default: generated load."
+    ),
 ]
 Speed = Annotated[
     float, typer.Option("--speed", help="Pass the trace this many times faster at its own rate.")

@@ -55,7 +55,7 @@ def tune(  # noqa: PLR0913  # Each parameter is an option of the command.
     slo: Annotated[str, typer.Option(help="The latency targets: chat, long or relaxed.")] = "chat",
     profile: Annotated[
         str, typer.Option(help="The engines: a known profile's name, or a file.")
-    ] = "demo",
+    ] = "llama-2-70b-h100",
     lead_s: Annotated[
         float, typer.Option(min=0.0, max=86400.0, help="Seconds until a new node may link.")
     ] = 155.0,
@@ -113,5 +113,5 @@ def _show(task: "Task", tried: int, out: Path | None, *, as_json: bool) -> None:
     elif out is None:
         typer.echo(f"\n{config}", nl=False)
     else:
-        typer.echo(f"{out} is written; 'pd-autoscaler run --config {out}' takes it.")
+        typer.echo(f"{out} is written: put what it holds into your settings file.")
     sys.stdout.flush()

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pd_autoscaler.cli.console import console, duration, plain
-from pd_autoscaler.cli.policy_check import parameters
+from pd_autoscaler.cli.policy_check import look_here, parameters
 from pd_autoscaler.cli.tables import BAD, GOOD
 from pd_autoscaler.engine_model.known import engine_profile
 from pd_autoscaler.errors import ConfigError
@@ -76,6 +76,7 @@ def prepared(
     scenario = of_arrivals(trace.stem, read_arrivals(trace, seed=seed), setting)
     parts = parts_of(scenario, held_out)
     given = parameters(None, pairs)
+    look_here(policy)
     runs = Runs(policy, parts, given=given, seeds=[seed], lead_s=lead_s)
     dimensions = _dimensions(runs.contestant, ranges)
     start = {d.name: given.get(d.name, runs.contestant.default(d.name)) for d in dimensions}

@@ -17,6 +17,7 @@ from pd_autoscaler.core.capacity import Priors
 from pd_autoscaler.core.rules import GuardRules, NodeRules, Rules
 from pd_autoscaler.core.snapshots import SignalRules
 from pd_autoscaler.engine_model.profile import EngineProfile
+from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.model.decision import Hold, Target
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.plan import StartNode, StopNode, SwitchRole
@@ -156,6 +157,9 @@ class _Experiment:
     def __init__(self, scenario: Scenario, policy: Policy, seed: int, guard: GuardRules) -> None:
         self._scenario, self._policy, self._seed = scenario, policy, seed
         faults = Faults(seed, only=frozenset())
+        unknown = sorted(scenario.faults.keys() - faults.chance.keys() - faults.per_hour.keys())
+        if unknown:
+            raise ConfigError(f"scenario {scenario.name}: there is no fault {', '.join(unknown)}")
         for kind, level in scenario.faults.items():
             (faults.per_hour if kind in faults.per_hour else faults.chance)[kind] = level
         engines = Engines(

@@ -103,8 +103,8 @@ class Change:
 class Run:
     """One run of one policy over one scenario with one seed.
 
-    `node_seconds` bills every node from the moment it was asked for until it was gone, by role at
-    that time; `lasted_s` is the simulated time that was billed. `cpu_s` is the processor time of
+    `node_seconds` bills every node from the moment it was asked for until it was gone, by its last
+    role; `lasted_s` is the simulated time that was billed. `cpu_s` is the processor time of
     the run.
     """
 

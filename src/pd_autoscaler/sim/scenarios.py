@@ -75,13 +75,20 @@ def scenario(name: str, setting: Setting, seed: int) -> Scenario:
     if make is not None:
         scaling = NODES_MEAN if setting.nodes_mean is None else setting.nodes_mean
         return make(replace(setting, nodes_mean=scaling), generator, seed)
-    if not Path(name).exists():
+    if not _exists(name):
         raise ConfigError(
             f"no scenario is called {name!r}, and no such file is there; scenarios are "
             f"{', '.join(SCENARIOS)}"
         )
     arrivals = read_arrivals(name, seed=seed)
     return of_arrivals(Path(name).name, sized(arrivals, setting, generator), setting)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # A name that is too long for any file.
+        return False
 
 
 def of_arrivals(name: str, arrivals: Arrivals, setting: Setting) -> Scenario:
