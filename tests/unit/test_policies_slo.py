@@ -95,10 +95,12 @@ def test_a_step_of_load_is_answered_in_one_go() -> None:
     assert targets[59] == Target(3, 1)
     # Six nodes would be busy all the time; one or two more clear what has queued up meanwhile.
     assert 7 <= targets[60].prompt <= 8
-    assert targets[60].decoder == 3
-    # The wave that has queued up may take a node more, and no prompt node is trimmed soon.
+    # Decoders follow the requests that reach them.
+    assert targets[60].decoder == 1
+    assert targets[-1].decoder == 3
+    # The wave that has queued up may take a prompt node more, and decoders while it passes them.
     assert max(target.prompt for target in targets[60:]) <= targets[60].prompt + 1
-    assert max(target.decoder for target in targets[60:]) <= targets[60].decoder + 1
+    assert max(target.decoder for target in targets[60:]) <= 8
 
 
 def test_a_ramp_is_met_before_it_is_felt() -> None:
@@ -326,13 +328,21 @@ def test_a_service_without_requests_keeps_the_least() -> None:
     assert targets[-1] == Target(1, 1)
 
 
-def test_decoders_are_asked_for_before_the_requests_reach_them() -> None:
+def test_decoders_are_asked_for_by_what_they_hold_and_kept_for_what_is_on_its_way() -> None:
+    def after(**params: Any) -> int:
+        fleet, asked = FluidFleet(requests_per_s=8.0, target=Target(20, 4)), policy(**params)
+        for _ in range(120):
+            shown = fleet.snapshot()
+            # Four times the requests arrive; what is in batches is still that of the load before.
+            demand = replace(shown.demand, requests_per_s=Signal(32.0, 0.0))
+            arriving = replace(shown.prompt, arrival_rate=Signal(32.0, 0.0))
+            fleet.advance(asked.decide(replace(shown, demand=demand, prompt=arriving)))
+        return fleet.target.decoder
+
     fleet = FluidFleet(requests_per_s=8.0, target=Target(20, 1))
-    fleet.requests_per_s = 8.0 * 4
-    snapshot = fleet.snapshot()
-    # What is in batches is still that of the load before.
-    assert decided(snapshot).decoder == 4
-    assert decided(snapshot, has_offered_load=False).decoder == 1
+    fleet.requests_per_s = 32.0
+    assert decided(fleet.snapshot()).decoder == 1
+    assert (after(), after(has_offered_load=False)) == (4, 1)
 
 
 def test_prompt_nodes_are_sized_beyond_what_keeps_them_busy() -> None:

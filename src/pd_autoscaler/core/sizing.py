@@ -120,15 +120,20 @@ class DecodeLoad:
     step_s: float
     tokens_per_s: float
 
-    def slots(self, step_s: float) -> float:
+    def held_slots(self, step_s: float) -> float:
         """Return the requests that are in batches at once where a step takes so long.
 
-        The larger of what is held and of what is on its way: what was admitted is known, and what
-        arrives now is held for a while. Requests in short steps stay longer in long ones.
+        Requests in short steps stay longer in long ones.
         """
         stretched = step_s / self.step_s if self.step_s > 0 else 1.0
-        held = self.held * max(1.0, stretched) + self.waiting
-        return max(held, self.tokens_per_s * step_s)
+        return self.held * max(1.0, stretched) + self.waiting
+
+    def slots(self, step_s: float) -> float:
+        """Return the larger of what is held and of what is on its way.
+
+        What was admitted is known, and what arrives now is held for a while.
+        """
+        return max(self.held_slots(step_s), self.tokens_per_s * step_s)
 
 
 def whole(nodes: float, nodes_max: int) -> int:

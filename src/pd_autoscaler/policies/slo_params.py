@@ -17,8 +17,8 @@ class SloParams(Params):
     """Time per output token, seconds."""
     attainment: float = Field(default=0.99, ge=0.5, lt=1)
     """Share of requests that keep the TTFT target."""
-    shortage_cost: float = Field(default=3.0, ge=1, le=10_000)
-    """What a node too few costs, in nodes too many: 3 sizes for what three moments in four need.
+    shortage_cost: float = Field(default=10.0, ge=1, le=10_000)
+    """What a node too few costs, in nodes too many: 10 sizes for what ten moments in eleven need.
     Shrinking late is a reserve of its own, so that this may be less than a miss is worth."""
     rate_share: float = Field(default=0.85, gt=0, le=1)
     """Part of a prompt node's learnt rate that is planned with: it is that of full batches."""
@@ -59,7 +59,7 @@ class SloParams(Params):
     has_wait_tail: bool = True
     """Size prompt nodes by the tail of their waits, not by utilisation alone."""
     has_offered_load: bool = True
-    """Size decoders for arriving requests too, not only for those they hold."""
+    """Let decoders go, and share a full budget, by arriving requests too, not only those held."""
     replaces_late: bool = True
     """Ask for others in place of nodes that are long overdue."""
     waits_to_shrink: bool = True

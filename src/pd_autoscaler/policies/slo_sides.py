@@ -149,25 +149,20 @@ def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
 def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
     """Return the decoders that are needed; None while nobody tells what they hold or get."""
     params, seen = at.params, at.seen
-    asked = at.ahead(at.tracks.decoder) if params.has_offered_load else 0.0
-    if seen.running is None or asked is None:
+    if seen.running is None:
         return None
     load = DecodeLoad(
         held=seen.running,
         waiting=seen.waiting,
         step_s=node.step_now_s,
-        tokens_per_s=asked,
+        tokens_per_s=at.tracks.decoder.level() or 0.0,
     )
-    slots = load.slots(node.step_s)
-    # Each of the two margins holds a part of the other: the windows that forecasts are compared
-    # with are as bursty as the arrivals are.
-    staffing = staffed(
-        slots, beta=beta_for(params.shortage_cost), peakedness=peakedness_for(at.dispersion)
-    )
-    wanted = max(staffing, slots * (1.0 + at.excess(at.tracks.decoder)))
-    need, enough = (
-        whole(wanted / (node.batch * part), NEED_MAX) for part in (share, share * params.headroom)
-    )
+    wanted = _staffed(at, load.held_slots(node.step_s))
+    # None goes, and a full budget is shared, by what will be held as well: what decoders hold now
+    # falls when prompt nodes fall behind. To grow by it cost more nodes than it kept targets.
+    lasting = _staffed(at, load.slots(node.step_s)) if params.has_offered_load else wanted
+    need = whole(wanted / (node.batch * share), NEED_MAX)
+    enough = whole(lasting / (node.batch * share * params.headroom), NEED_MAX)
     why = (
         f"{wanted:,.0f} requests at once expected in {at.lead_s:.0f} s "
         f"(now {seen.running + seen.waiting:,.0f}), {node.batch:,.0f} a node at "
@@ -177,6 +172,17 @@ def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
         why += f"; no batch keeps {params.tpot_s:g} s a token"
     keep_s = max(at.lead_s, seen.decode_residual * node.step_s)
     return Size(need, enough, why, keep_s, is_attainable=node.is_attainable)
+
+
+def _staffed(at: Moment, slots: float) -> float:
+    """Return the requests at once to be ready for, where so many are expected.
+
+    Each of the two margins holds a part of the other: the windows that forecasts are compared with
+    are as bursty as the arrivals are.
+    """
+    peakedness = peakedness_for(at.dispersion)
+    staffing = staffed(slots, beta=beta_for(at.params.shortage_cost), peakedness=peakedness)
+    return max(staffing, slots * (1.0 + at.excess(at.tracks.decoder)))
 
 
 def _noted(track: Track, value: float | None, *, now_s: float, lead: float) -> Track:
