@@ -99,8 +99,8 @@ def test_nothing_is_claimed_of_a_class_before_it_was_seen_at_work() -> None:
     fleet.run(3)
 
     assert capacities(fleet.memory) == (
-        NodeCapacity(role=Role.DECODER, node_class="vllm/49k"),
-        NodeCapacity(role=Role.PROMPT, node_class="vllm/49k"),
+        NodeCapacity(role=Role.DECODER, node_class="vllm/49k", kv_tokens=49152.0),
+        NodeCapacity(role=Role.PROMPT, node_class="vllm/49k", kv_tokens=49152.0),
     )
 
 

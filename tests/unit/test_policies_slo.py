@@ -345,6 +345,17 @@ def test_decoders_are_asked_for_by_what_they_hold_and_kept_for_what_is_on_its_wa
     assert (after(), after(has_offered_load=False)) == (4, 1)
 
 
+def test_decoders_are_sized_by_the_kv_that_they_say_they_have() -> None:
+    snapshot = shown(24.0, Target(7, 4))
+    prompt, decoder = snapshot.capacity
+    small = replace(decoder, kv_tokens=4_000.0)
+
+    told = decided(replace(snapshot, capacity=(prompt, small)))
+
+    assert "bound by KV" in told.why
+    assert told.decoder > decided(snapshot).decoder
+
+
 def test_prompt_nodes_are_sized_beyond_what_keeps_them_busy() -> None:
     busy = 20.0 / PROMPT_REQUESTS_PER_S
     assert decided(shown(20.0, Target(2, 3)), has_quantile=False).prompt > busy + 1

@@ -60,10 +60,14 @@ class Priors:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What is known of one class; `fit` is None before there is a prior or a sample."""
+    """What is known of one class; `fit` is None before there is a prior or a sample.
+
+    `kv_tokens` is how many tokens of KV its nodes hold, 0 if they do not say.
+    """
 
     fit: Fit | None
     seen_s: float
+    kv_tokens: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ def learnt(
 def capacities(memory: CapacityMemory) -> tuple[NodeCapacity, ...]:
     """Tell what one node of each class can do; None is what neither pages nor priors told."""
     return tuple(
-        _capacity(role, name, known.fit)
+        replace(_capacity(role, name, known.fit), kv_tokens=known.kv_tokens or None)
         for (role, name), known in sorted(memory.classes.items(), key=lambda item: item[0])
     )
 
@@ -183,7 +187,7 @@ def _decoder_taught(fit: Fit | None, window: _Window, now_s: float) -> Fit | Non
 
 
 def _first_seen(role: Role, tokens: float, priors: Priors, now_s: float) -> Learnt:
-    return Learnt(priors.begun(role, has_kv_size=tokens > 0), now_s)
+    return Learnt(priors.begun(role, has_kv_size=tokens > 0), now_s, tokens)
 
 
 def _capacity(role: Role, name: str, fit: Fit | None) -> NodeCapacity:

@@ -31,6 +31,7 @@ DEMO: Mapping[str, Mapping[str, Any]] = {
         "step_base_s": ENGINE.decode_base_s,
         "step_per_request_s": ENGINE.decode_per_request_s,
         "step_per_token_s": ENGINE.decode_per_token_s,
+        "demand_half_life_s": 4.0,
     },
     "scrape": {"deadline_s": 0.8, "jitter_s": 0.1, "age_max_s": 5.0, "window_s": 5.0},
     "guard": {

@@ -34,7 +34,8 @@ class NodeCapacity:
     `prefill_tokens_per_s` (None until one was seen busy or a prior was given); a decode step of B
     requests with K tokens of KV takes `step_base_s` + `step_per_request_s` * B +
     `step_per_token_s` * K. `batch_max` and `tokens_max` are the largest B and K that were seen:
-    beyond them a step is a guess. `samples` were taken in, `rejected` were outliers, `error` is the
+    beyond them a step is a guess. `kv_tokens` is how many tokens of KV it has room for, None where
+    its pages do not say. `samples` were taken in, `rejected` were outliers, `error` is the
     typical relative error of late.
     """
 
@@ -46,6 +47,7 @@ class NodeCapacity:
     step_per_token_s: float | None = None
     batch_max: float | None = None
     tokens_max: float | None = None
+    kv_tokens: float | None = None
     samples: int = 0
     rejected: int = 0
     error: float | None = None

@@ -140,8 +140,10 @@ def _sized(
         # batch stop being cheap.
         within = step.batch_within(2 * step.base_s, context)
     bounds = {f"{params.tpot_s:g} s a token": params.batch_share * within}
-    if kv_room is not None:
-        bounds["KV"] = params.kv_share * kv_room / max(context, _CONTEXT_MIN)
+    is_told = known.kv_tokens is not None and 0 < known.kv_tokens <= VALUE_MAX
+    room = known.kv_tokens if is_told else kv_room
+    if room is not None:
+        bounds["KV"] = params.kv_share * room / max(context, _CONTEXT_MIN)
     if known.samples and known.batch_max is not None and 0 < known.batch_max <= VALUE_MAX:
         bounds["what was seen"] = EXPLORED * max(known.batch_max, running)
     bound = min(bounds, key=lambda name: bounds[name])

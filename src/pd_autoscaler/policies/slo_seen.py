@@ -95,7 +95,11 @@ def _held(snapshot: Snapshot) -> float | None:
 
 
 def _kv_room(snapshot: Snapshot) -> float | None:
-    """Return how many tokens of KV one decoder has room for, from what part of it is used."""
+    """Guess how many tokens of KV one decoder has room for, from what part of it is used.
+
+    For nodes that do not say. What is held is smoothed and the part is not, so that it is too
+    little while the load grows.
+    """
     held, used = snapshot.demand.decode_tokens, number(snapshot.decoder.kv_used_mean)
     tokens = number(held)
     if held is None or held.is_lower_bound or not tokens or not used or used < _USED_MIN:
