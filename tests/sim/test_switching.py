@@ -5,13 +5,14 @@ from collections import Counter
 import pytest
 
 from pd_autoscaler.model.decision import Target
+from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.snapshot import Snapshot
 from pd_autoscaler.sim import faults
 from pd_autoscaler.sim.faults import CallFault, Faults, WorldFault
 from pd_autoscaler.sim.fleet.engines import Engines
 from pd_autoscaler.sim.fleet.traffic import PLAIN, Steady
 from pd_autoscaler.sim.fleet.world import World
-from pd_autoscaler.sim.perils import Perils
+from pd_autoscaler.sim.perils import EDGE, Perils, step_off_the_edge
 from pd_autoscaler.sim.run import run_seed
 from pd_autoscaler.sim.shape import RULES, SWITCHING_NODES_MAX, rules_of
 
@@ -86,3 +87,14 @@ def test_a_shift_of_the_load_needs_as_many_nodes_in_another_mix() -> None:
 
     assert traffic.answer_s != answer_s
     assert traffic.nodes_needed == pytest.approx(needed)
+
+
+@pytest.mark.parametrize("rate", [0.7, 2.0, 3.97, 4.03, 6.0])
+def test_a_load_that_holds_leaves_no_role_just_full(rate: float) -> None:
+    traffic = Steady(rate=rate, answer_s=16.0)
+
+    step_off_the_edge(traffic)
+
+    assert 0.75 * rate <= traffic.rate <= rate
+    for need in (traffic.nodes_of(role) for role in Role):
+        assert need <= 0.5 or abs(need - round(need)) >= EDGE * need

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pd_autoscaler.model.node import Role
 from pd_autoscaler.sim.faults import WorldFault
 from pd_autoscaler.sim.fleet.traffic import Steady
 from pd_autoscaler.sim.fleet.world import World
@@ -9,6 +10,8 @@ from pd_autoscaler.sim.node_faults import befall_node, silence
 
 RATE_RANGE = (0.6, 7.0)
 """Requests per second that the usual budget can carry, in most mixes of its nodes."""
+EDGE = 0.04
+"""Part of a role's need by which it must differ from whole nodes once the load holds."""
 ANSWER_RANGE_S = (4.0, 20.0)
 """How long a decoder works on one answer: long ones want more decoders, short ones fewer."""
 
@@ -73,6 +76,7 @@ class Perils:
         world.flow()
         self._faults.is_calm = True
         self._traffic.rate = self._rate
+        step_off_the_edge(self._traffic)
         for node in world.nodes.values():
             node.agent_back_s = node.metrics_back_s = min(world.now_s, node.agent_back_s)
         world.note("calm")
@@ -101,3 +105,16 @@ class Perils:
         factor = before / traffic.nodes_needed
         traffic.rate *= factor
         self._rate *= factor
+
+
+def step_off_the_edge(traffic: Steady) -> None:
+    """Lower a load a little if a role's nodes would be just full, or one just too few.
+
+    There a queue grows by a request in minutes: whatever a policy does about it, it does late.
+    """
+    rate = traffic.rate
+    for factor in (1.0, 0.94, 0.88, 0.82, 0.76):
+        traffic.rate = rate * factor
+        needs = [traffic.nodes_of(role) for role in Role]
+        if not any(need > 0.5 and abs(need - round(need)) < EDGE * need for need in needs):
+            return
