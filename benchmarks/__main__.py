@@ -31,18 +31,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in HERE.glob("*.py") if not path.stem.startswith("_"))
 
 
-def command_of(name: str) -> str:
+def command_of(name: str, options: str = "") -> str:
     """Return the command that anyone can repeat."""
-    return f"python -m benchmarks.{name} --json"
+    return f"python -m benchmarks.{name} --json {options}".rstrip()
 
 
-def run(name: str) -> dict[str, Any]:
+def run(name: str, options: str = "") -> dict[str, Any]:
     """Run one benchmark, pass its lines on, and return the object that it ends with.
 
     Raises CalledProcessError or ValueError if it fails or does not end with its object.
     """
     lines: list[str] = []
-    arguments = [sys.executable, *command_of(name).split()[1:]]
+    arguments = [sys.executable, *command_of(name, options).split()[1:]]
     with subprocess.Popen(arguments, cwd=HERE.parent, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -60,14 +60,14 @@ def machine() -> str:
     return f"{cores}, {python}; load average before the run {os.getloadavg()[0]:.1f}"
 
 
-def section(name: str, found: Mapping[str, Any], where: str) -> str:
+def section(name: str, found: Mapping[str, Any], where: str, options: str = "") -> str:
     """Return a benchmark's part of the page: what it does, in its own words, rows and tables."""
     told = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
     table = [
         f"| {' | '.join((*COLUMNS, 'command'))} |",
         f"|{'---|' * (len(COLUMNS) + 1)}",
         *(
-            f"| {' | '.join(_cell(row[c]) for c in COLUMNS)} | `{command_of(name)}` |"
+            f"| {' | '.join(_cell(row[c]) for c in COLUMNS)} | `{command_of(name, options)}` |"
             for row in found["rows"]
         ),
     ]
@@ -105,6 +105,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run what was asked for; ends with status 1 if any failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names()))
+    parser.add_argument(
+        "--options", default="", help="given to every benchmark named, such as '--seeds 3'"
+    )
     args = parser.parse_args(argv)
     unknown = set(args.names) - set(names())
     if unknown:
@@ -114,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.names or names():
         where = machine()
         try:
-            sections[name] = section(name, run(name), where)
+            sections[name] = section(name, run(name, args.options), where, args.options)
         except (subprocess.CalledProcessError, ValueError) as error:
             failed.append(f"{name}: {error}")
     PAGE.write_text(page(PAGE.read_text() if PAGE.exists() else "", sections))

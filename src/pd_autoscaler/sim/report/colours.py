@@ -1,7 +1,7 @@
 """Colours of a report: one look per policy, one hue per role, told apart by colour-blind eyes too.
 
-The colours of policies are Paul Tol's muted scheme (personal.sr.on.nl/~pault, issue 3.2); the roles
-have the blue and the orange of Okabe and Ito, which no policy has.
+The colours of policies are Paul Tol's muted scheme (personal.sr.on.nl/~pault, version 3.2 of its
+note); the roles have the blue and the orange of Okabe and Ito, which no policy has.
 """
 
 from collections.abc import Iterable
