@@ -16,6 +16,11 @@ from tests.support.settling import settled
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 GUARD: dict[str, object] = {"up_window_s": 8.0, "prompt_max": 6, "decoder_max": 6, "nodes_max": 10}
+LOOP: dict[str, object] = {
+    "policy": "queue-pressure",
+    "policy_params": {"settle_s": 2.0, "drain_s": 3.0, "latency_share_down": 1.0},
+}
+"""A policy that asks for nodes where a queue is: what it may not have is what is shown here."""
 WAITS = 5.0
 """Requests a prompt node in the queue from which it counts as long (attribution.queue)."""
 State = dict[str, Any]
@@ -74,7 +79,7 @@ async def decoders_of(made: Bed) -> list[str]:
 
 async def test_slow_decoders_are_given_company_and_prompt_nodes_are_not(tmp_path: Path) -> None:
     async with bed(tmp_path, nodes="prompt=2,decoder=2", request_per_s=3.0) as made:
-        made.change(guard=GUARD)
+        made.change(guard=GUARD, loop=LOOP)
         async with daemon(made.config, made.session) as running:
             await loaded(made, running, 2, 2)
             slowed = await decoders_of(made)
@@ -103,7 +108,7 @@ async def test_slow_decoders_are_given_company_and_prompt_nodes_are_not(tmp_path
 async def test_slow_links_bring_no_prompt_nodes_and_cut_ones_are_made_anew(tmp_path: Path) -> None:
     # Three decoders for one prompt node: they have room when its KV is full of what nobody pulls.
     async with bed(tmp_path, nodes="prompt=1,decoder=3", request_per_s=3.0) as made:
-        made.change(guard=GUARD)
+        made.change(guard=GUARD, loop=LOOP)
         async with daemon(made.config, made.session) as running:
             await loaded(made, running, 1, 3)
             for name in await decoders_of(made):

@@ -70,14 +70,15 @@ async def watched(tmp_path: Path, *, nodes: str) -> AsyncIterator[tuple[Bed, Dae
     """Run a cluster, its controller, and a Prometheus with the shipped rules that watches it."""
     need(PROMETHEUS)
     rules = impatient(SHIPPED / "rules.yaml", tmp_path / "rules.yaml")
-    async with (
-        bed(tmp_path, nodes=nodes) as made,
-        daemon(made.config, made.session) as running,
-        prometheus(
-            tmp_path, made.session, scraped=running.url.removeprefix("http://"), rules=rules
-        ) as asked,
-    ):
-        yield made, running, asked
+    async with bed(tmp_path, nodes=nodes) as made:
+        made.change(loop={"shadow_policies": [{"policy": "queue-pressure"}]})
+        async with (
+            daemon(made.config, made.session) as running,
+            prometheus(
+                tmp_path, made.session, scraped=running.url.removeprefix("http://"), rules=rules
+            ) as asked,
+        ):
+            yield made, running, asked
 
 
 async def with_a_dead_link(made: Bed, running: Daemon) -> tuple[str, str]:
