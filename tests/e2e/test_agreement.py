@@ -18,6 +18,7 @@ import pytest
 
 from pd_autoscaler import settings
 from pd_autoscaler.adapters.journal_reader import open_journal
+from pd_autoscaler.embedded.demo import DEMO as DEMONSTRATION
 from pd_autoscaler.engine_model.profile import DEMO
 from pd_autoscaler.model.decision import Target
 from pd_autoscaler.model.report import Recorded
@@ -45,7 +46,7 @@ FROM_S, UNTIL_S = 840.0, 2190.0
 FOR_S = (UNTIL_S - FROM_S) / SPEED
 TURNS_S = (0.0, (1290.0 - FROM_S) / SPEED)
 """The load begins, on too few decoders; input tokens an output token begin to rise from 5 to 11."""
-FOUND = Target(prompt=3, decoder=2)
+FOUND = Target(prompt=3, decoder=1)
 
 APART_MAX = 0.3
 """Nodes of a role, averaged over the run."""
@@ -96,6 +97,9 @@ async def _recorded(trace: Path, folder: Path) -> Recording:
     ):
         made = Bed(cluster, config, session)
         made.change(
+            # Embedded decoders keep KV for a whole answer, simulated ones for what is there (see
+            # docs/simulation.md): here the step time shall say how many requests one has.
+            loop={"policy_params": {**DEMONSTRATION["loop"]["policy_params"], "kv_share": 1.0}},
             # Room for what each role wants: a full budget would couple every small difference.
             guard={"nodes_max": 10},
             # Fifteen times faster, as the trace.
@@ -197,7 +201,7 @@ def is_within(found: Agreement) -> bool:
 
 def test_a_daemon_and_its_simulation_decide_alike(recording: Recording) -> None:
     found = compared(recording, simulated(recording))
-    assert is_within(found), found
+    assert is_within(found), f"{found.roles}; {found.turns}"
     # There was something to decide: each role grew in both, and at each turn something did.
     assert all(min(role.changes) >= 1 for role in found.roles.values()), found
     assert all(turn.first for turn in found.turns), found
