@@ -106,6 +106,11 @@ class Track:
         return slope * max(0.0, 1.0 - (error / slope) ** 2) if slope else 0.0
 
     @property
+    def highest(self) -> float:
+        """The highest value of the points that are kept; 0 before any."""
+        return max((value for _, value in self.points), default=0.0)
+
+    @property
     def noise(self) -> float:
         """The standard deviation of a window about the line, as a share of the value."""
         return max(NOISE_MIN, math.sqrt(self.variance or 0.0))

@@ -24,6 +24,8 @@ ALONE_MAX = 0.02
 """Share of prompts that may be late by their length before a late p95 says little of waits."""
 FIRST_EXCESS = 0.10
 """Share by which demand is taken to exceed forecasts before any came due."""
+BEYOND_HIGHEST = 0.10
+"""Share beyond the highest demand of late that a margin is kept for."""
 FIRST_DISPERSION = 2.0
 """Index of dispersion before enough windows were seen: a little burstier than Poisson's 1."""
 
@@ -103,12 +105,16 @@ class Moment:
     def excess(self, track: Track) -> float:
         """Return the share by which demand was beyond its forecasts, at the newsvendor's quantile.
 
-        The quantile is that at which one more node costs as much as it is likely to save.
+        The quantile is that at which one more node costs as much as it is likely to save. What was
+        missed at the foot of a burst says nothing of its top: beyond the highest demand of late
+        only so much is added as noise may explain.
         """
-        if not self.params.has_quantile:
+        expected = self.ahead(track)
+        if not self.params.has_quantile or not expected:
             return 0.0
         cost = self.params.shortage_cost
-        return track.excess(cost / (1.0 + cost), first=FIRST_EXCESS, horizon_s=self.lead_s)
+        share = track.excess(cost / (1.0 + cost), first=FIRST_EXCESS, horizon_s=self.lead_s)
+        return min(share, max(track.highest / expected - 1.0, BEYOND_HIGHEST))
 
 
 def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
