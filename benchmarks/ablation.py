@@ -1,7 +1,8 @@
 """What each ingredient of `slo` is worth: every one left out in turn, over the same runs.
 
-`python -m benchmarks.ablation [--json] [--data DIR] [--scenarios S1,S2,S6,S7] [--seeds N]`
+`python -m benchmarks.ablation [--json] [--data DIR] [--scenarios S1,S2,...] [--seeds N]`
 
+An ingredient is a parameter of `slo` that can be false, or a window of the guard before it.
 Runs are those of `benchmarks.policies`, by default seeds that are not scored there. Each row is a
 difference to `slo` as it is, paired by scenario and seed, with its 95 % interval: points of
 attainment (above 0: the ingredient is worth so much), and node-hours in per cent (above 0: without
@@ -12,13 +13,15 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.support.rows import Row, printed
 
+from pd_autoscaler.core.rules import GuardRules
 from pd_autoscaler.policies.slo_params import SloParams
-from pd_autoscaler.sim.comparing import compared, jobs
+from pd_autoscaler.sim.comparing import Job, compared, jobs
 from pd_autoscaler.sim.intervals import paired
 from pd_autoscaler.sim.scenarios import Setting
 from pd_autoscaler.sim.score import Score
@@ -28,9 +31,33 @@ FIRST_SEED = 10
 """Scored runs begin with seed 0, and there are ten of them at most."""
 
 
+GUARDS = {
+    "pay_back": replace(GuardRules(), pay_back_max_s=0.0),
+    "down_window": replace(GuardRules(), down_window_s=0.0, cooldown_s=0.0),
+    "up_window": replace(GuardRules(), up_window_s=0.0),
+}
+"""Production's guard without one of its windows."""
+
+
 def switches() -> list[str]:
-    """List the parameters that leave an ingredient out: those that are true by default."""
-    return [name for name, field in SloParams.model_fields.items() if field.default is True]
+    """List the ingredients: parameters that are true by default, and windows of the guard."""
+    own = [name for name, field in SloParams.model_fields.items() if field.default is True]
+    return [*own, *GUARDS]
+
+
+def runs_of(variant: str, names: Sequence[str], seed: int, setting: Setting) -> list[Job]:
+    """Return the runs of slo without one ingredient, or with all of them."""
+    params: dict[str, object] = {}
+    if variant != WHOLE and variant not in GUARDS:
+        params = {variant: False}
+    asked = jobs(names, {"slo": params}, [seed], setting)
+    return [replace(job, guard=GUARDS.get(variant)) for job in asked]
+
+
+def variant_of(job: Job) -> str:
+    """Return which ingredient a run is without."""
+    without = next((name for name, guard in GUARDS.items() if job.guard == guard), WHOLE)
+    return next(iter(job.params), without)
 
 
 def differences(
@@ -48,29 +75,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/traces"))
-    parser.add_argument("--scenarios", default="S1,S2,S6,S7")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--scenarios", default="S1,S2,S6,S7,S8")
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget-minutes", type=float, default=20.0)
     parser.add_argument("--only", default="", help="leave out these ingredients alone")
     args = parser.parse_args(argv)
     names = args.scenarios.split(",")
-    variants: dict[str, dict[str, object]] = {WHOLE: {}}
-    variants |= {
-        name: {name: False} for name in (args.only.split(",") if args.only else switches())
-    }
+    variants = [WHOLE, *(args.only.split(",") if args.only else switches())]
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
-    setting = Setting(data=args.data, nodes_mean=6.0)
+    setting = Setting(data=args.data, nodes_mean=5.0)
     asked = [
         job
         for seed in seeds
-        for params in variants.values()
-        for job in jobs(names, {"slo": params}, [seed], setting)
+        for variant in variants
+        for job in runs_of(variant, names, seed, setting)
     ]
     found: dict[str, dict[int, Score]] = defaultdict(dict)
     began_s, count = time.perf_counter(), 0
     for job, done in compared(asked):
         count += 1
-        variant = next(iter(job.params), WHOLE)
+        variant = variant_of(job)
         score = done.scores[0]
         found[variant][100 * names.index(job.scenario) + job.seed] = score
         told = f"{score.both:.4f} at {score.node_hours:.2f} node-hours"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from pd_autoscaler.core.rules import GuardRules
 from pd_autoscaler.sim.contestant import SWITCHING, contestant
 from pd_autoscaler.sim.experiment import Scenario, run_experiment
 from pd_autoscaler.sim.parallel import spread
@@ -19,7 +20,8 @@ SCENARIOS_KEPT = 2
 class Job:
     """One run to make; `params` are given beside those that the policy has by itself.
 
-    `is_whole` asks for the run itself, with every cycle, and not for its scores alone.
+    `guard` is the guard of the policy unless one is given. `is_whole` asks for the run itself, with
+    every cycle, and not for its scores alone.
     """
 
     scenario: str
@@ -28,6 +30,7 @@ class Job:
     setting: Setting
     params: Mapping[str, object] = field(default_factory=dict)
     slos: tuple[Slo, ...] = SLOS
+    guard: GuardRules | None = None
     is_whole: bool = False
 
 
@@ -76,7 +79,7 @@ def done(job: Job) -> Done:
         name=job.policy,
         params=job.params,
         seed=job.seed,
-        guard=entrant.guard,
+        guard=job.guard or entrant.guard,
     )
     return Done(
         scores=tuple(scored(run, slo) for slo in job.slos),

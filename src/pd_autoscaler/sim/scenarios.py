@@ -8,6 +8,7 @@ on average (`Setting.nodes_mean`): a fleet of two or three says little of a rati
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from types import MappingProxyType
 
@@ -45,6 +46,9 @@ DAY_PERIOD_S, FORTNIGHT_PERIOD_S = 30.0, 60.0
 """Seconds of a cycle over days, where the load moves slowly."""
 NODES_MAX = 200
 NODES_MEAN = 8.0
+BUDGET = 10.0
+"""An operator's budget, in times the fluid need where that is set: without one, rules that run away
+in a burst would be measured by how far they get."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +98,14 @@ def _exists(name: str) -> bool:
 def of_arrivals(name: str, arrivals: Arrivals, setting: Setting) -> Scenario:
     """Return a scenario without trouble; it begins with the fleet that its first minutes need."""
     delays = delays_of(setting.lead_s, setting.link_s)
+    nodes_max = NODES_MAX if setting.nodes_mean is None else ceil(BUDGET * setting.nodes_mean)
     return Scenario(
         name=name,
         arrivals=arrivals,
         profile=setting.profile,
         initial=first_fleet(arrivals, setting.profile, setting.slo),
         slo=setting.slo,
-        limits=Limits(prompt_max=NODES_MAX, decoder_max=NODES_MAX, nodes_max=NODES_MAX),
+        limits=Limits(prompt_max=nodes_max, decoder_max=nodes_max, nodes_max=nodes_max),
         delays=delays,
         period_s=setting.period_s,
     )
