@@ -133,7 +133,7 @@ def table(found: Mapping[Key, Sequence[Score]], need: Mapping[str, float]) -> di
                 name,
                 policy,
                 variant,
-                f"{_percent(figures(scores, 'both'))}",
+                f"{percent(figures(scores, 'both'))}",
                 f"{100 * figures(scores, 'worst_both').mean:.1f}",
                 f"{hours}",
                 f"{hours.mean / need[name]:.2f}" if name in need else "",
@@ -164,7 +164,8 @@ def _order(item: tuple[Key, Sequence[Score]]) -> tuple[int, str, int, str]:
     return list(SCENARIOS).index(name), variant, POLICIES.index(policy), policy
 
 
-def _percent(value: Interval) -> str:
+def percent(value: Interval) -> str:
+    """Return a share with its interval, in per cent."""
     width = f" ± {100 * value.half_width:.1f}" if value.half_width is not None else ""
     return f"{100 * value.mean:.2f}{width}"
 
@@ -303,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = todo(names, args.seeds, setting)
     found: dict[Key, list[Score]] = defaultdict(list)
     left_s = 60 * args.budget_minutes - (time.perf_counter() - began_s)
-    count = cpu_s = 0
+    count, cpu_s = 0, 0.0
     for job, done in within(asked, left_s):
         count += 1
         cpu_s += done.cpu_s
