@@ -91,7 +91,12 @@ async def test_everything_is_read_in_one_observation() -> None:
     assert (facts.now_s, facts.now_unix_s) == (1000.0, 1_700_000_000.0)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+def _named(fault: object) -> str:
+    """Name a fault; a function's address would differ from one process to the next."""
+    return getattr(fault, "__name__", repr(fault))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=_named)
 @pytest.mark.parametrize(
     ("call", "lost"),
     [
@@ -185,7 +190,7 @@ async def test_prompt_nodes_that_may_be_linked_are_probed() -> None:
     assert facts.unreachable == {"p1": "closed", "p2": "closed"}
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+@pytest.mark.parametrize("fault", FAULTS, ids=_named)
 def test_a_probe_that_fails_finds_nothing_and_spoils_nothing(fault: Fault) -> None:
     @virtually
     async def test() -> None:

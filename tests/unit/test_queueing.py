@@ -7,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pd_autoscaler.core.queueing import (
-    beta_for,
-    dispersion_at,
+    deviations_for,
     erlang_c,
-    peakedness_for,
     servers_for_wait,
     staffed,
     wait_mean_s,
@@ -45,23 +43,18 @@ def test_the_tail_of_the_mm1_queue_is_exact() -> None:
     assert late == pytest.approx(0.6 * math.exp(-0.4 * 2.0))
 
 
-@pytest.mark.parametrize(("beta", "waits"), [(1.0, 0.22), (1.5, 0.09), (2.0, 0.03)])
-def test_square_root_staffing_keeps_the_share_that_waits(beta: float, waits: float) -> None:
+@pytest.mark.parametrize(("deviations", "waits"), [(1.0, 0.22), (1.5, 0.09), (2.0, 0.03)])
+def test_square_root_staffing_keeps_the_share_that_waits(deviations: float, waits: float) -> None:
     load = 10_000.0
-    assert erlang_c(round(staffed(load, beta=beta)), load) == pytest.approx(waits, abs=0.01)
+    servers = round(staffed(load, deviations=deviations))
+    assert erlang_c(servers, load) == pytest.approx(waits, abs=0.01)
 
 
-def test_the_newsvendors_quantile_is_in_standard_deviations() -> None:
-    assert beta_for(1.0) == 0.0
-    assert beta_for(9.0) == pytest.approx(1.2816, abs=1e-4)
-    assert beta_for(99.0) == pytest.approx(2.3263, abs=1e-4)
-
-
-def test_bursts_are_smoothed_by_long_services_and_seen_less_in_short_windows() -> None:
-    assert peakedness_for(1.0) == 1.0
-    assert peakedness_for(9.0) == 5.0
-    assert dispersion_at(16.0, of_s=30.0, at_s=1.0) == 1.5
-    assert dispersion_at(16.0, of_s=30.0, at_s=60.0) == 16.0
+def test_a_share_is_told_in_standard_deviations_of_a_normal_load() -> None:
+    assert deviations_for(0.5) == 0.0
+    assert deviations_for(0.3) == 0.0
+    assert deviations_for(0.9) == pytest.approx(1.2816, abs=1e-4)
+    assert deviations_for(0.99) == pytest.approx(2.3263, abs=1e-4)
 
 
 @given(load=loads, late=st.floats(min_value=0.001, max_value=0.5))

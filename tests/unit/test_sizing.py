@@ -37,8 +37,7 @@ def test_prompt_nodes_keep_all_but_a_few_waits_within_what_the_prompt_leaves() -
     assert wait_tail(nodes - 1, 2.5, wait_s=0.75, service_s=0.25) > 0.01
 
 
-def test_burstier_arrivals_and_lengths_need_more_prompt_nodes() -> None:
-    assert prompts(replace(LOAD, dispersion=20.0)) > prompts(LOAD)
+def test_lengths_that_vary_more_need_more_prompt_nodes() -> None:
     assert prompts(replace(LOAD, length_variability=20.0)) > prompts(LOAD)
 
 

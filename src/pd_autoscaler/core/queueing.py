@@ -71,39 +71,21 @@ def servers_for_wait(
     return max(1, servers_max)
 
 
-def staffed(load: float, *, beta: float, peakedness: float = 1.0) -> float:
+def staffed(load: float, *, deviations: float) -> float:
     """Return the servers for a load and its swings: square-root staffing.
 
-    `beta` standard deviations above the mean, of an infinite pool that holds `peakedness` times the
-    variance of Poisson arrivals (Halfin and Whitt, 1981; He, Liu and Whitt, 2016).
+    So many standard deviations above the mean of an infinite pool with Poisson arrivals (Halfin and
+    Whitt, 1981).
     """
-    return load + beta * math.sqrt(max(0.0, peakedness * load))
+    return load + deviations * math.sqrt(max(0.0, load))
 
 
-def beta_for(shortage_cost: float) -> float:
-    """Return the standard deviations to stay above a demand, from what one server too few costs.
+def deviations_for(share: float) -> float:
+    """Return how many standard deviations above its mean a normal load stays below, so often.
 
-    The newsvendor's quantile, cost / (1 + cost), of a normal demand; the cost is counted in servers
-    too many. None are kept in reserve where a shortage is no dearer than an excess.
+    At least 0: half of the time a load is above its mean.
     """
-    return max(0.0, _NORMAL.inv_cdf(shortage_cost / (1.0 + shortage_cost)))
-
-
-def peakedness_for(dispersion: float) -> float:
-    """Return the peakedness of arrivals at an infinite pool from their index of dispersion.
-
-    That of exponential services, 1 + (c² - 1) / 2 with the index for c² (He, Liu and Whitt, 2016).
-    """
-    return 1.0 + max(0.0, dispersion - 1.0) / 2.0
-
-
-def dispersion_at(dispersion: float, *, of_s: float, at_s: float) -> float:
-    """Return the index of dispersion in windows of `at_s` from that in windows of `of_s` seconds.
-
-    Of Poisson arrivals whose rate moves slowly: what is above 1 grows with the window.
-    """
-    share = min(1.0, at_s / of_s) if of_s > 0 else 1.0
-    return 1.0 + max(0.0, dispersion - 1.0) * share
+    return max(0.0, _NORMAL.inv_cdf(share))
 
 
 def _waits(blocked: float, servers: int, load: float) -> float:

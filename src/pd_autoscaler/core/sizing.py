@@ -27,15 +27,14 @@ _NORMAL = NormalDist()
 class PromptLoad:
     """What arrives at prompt nodes: uncached tokens a second, in prompts of this many tokens.
 
-    `length_variability` is the squared coefficient of variation of their lengths, `dispersion` the
-    index of dispersion of their arrivals at the scale of the TTFT target; `backlog` are tokens that
-    are too many in the queue already.
+    They arrive as Poisson's within the TTFT target, whatever they do over minutes.
+    `length_variability` is the squared coefficient of variation of their lengths; `backlog` are
+    tokens that are too many in the queue already.
     """
 
     tokens_per_s: float
     tokens: float
     length_variability: float = 1.0
-    dispersion: float = 1.0
     backlog: float = 0.0
 
     def late_alone(self, *, rate: float, ttft_s: float) -> float:
@@ -78,7 +77,7 @@ def prompt_nodes(
         busy,
         wait_s=wait_s,
         service_s=service_s,
-        variability=(load.dispersion + load.length_variability) / 2,
+        variability=(1.0 + load.length_variability) / 2,
         late_share=max(late_share, BESIDE_ALONE * load.late_alone(rate=rate, ttft_s=ttft_s)),
         servers_max=nodes_max,
     )

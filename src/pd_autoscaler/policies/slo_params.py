@@ -16,7 +16,7 @@ class SloParams(Params):
     tpot_s: float = Field(default=0.050, gt=0, le=10)
     """Time per output token, seconds."""
     attainment: float = Field(default=0.99, ge=0.5, lt=1)
-    """Share of requests that keep the TTFT target."""
+    """Share of requests that keep each target."""
     shortage_cost: float = Field(default=10.0, ge=1, le=10_000)
     """What a node too few costs, in nodes too many: 10 sizes for what ten moments in eleven need.
     Shrinking late is a reserve of its own, so that this may be less than a miss is worth."""
@@ -54,8 +54,6 @@ class SloParams(Params):
     """Size for the demand after the lead time, not for that of now."""
     has_quantile: bool = True
     """Add what past forecasts fell short by."""
-    has_peakedness: bool = True
-    """Take arrivals as bursty as they were measured, not as Poisson's."""
     has_wait_tail: bool = True
     """Size prompt nodes by the tail of their waits, not by utilisation alone."""
     has_offered_load: bool = True

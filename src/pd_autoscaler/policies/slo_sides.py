@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pd_autoscaler.core.forecast import Track
-from pd_autoscaler.core.queueing import beta_for, dispersion_at, peakedness_for, staffed
+from pd_autoscaler.core.queueing import deviations_for, staffed
 from pd_autoscaler.core.sizing import (
     DecodeLoad,
     PromptLoad,
@@ -26,8 +26,9 @@ FIRST_EXCESS = 0.10
 """Share by which demand is taken to exceed forecasts before any came due."""
 BEYOND_HIGHEST = 0.10
 """Share beyond the highest demand of late that a margin is kept for."""
-FIRST_DISPERSION = 2.0
-"""Index of dispersion before enough windows were seen: a little burstier than Poisson's 1."""
+SPARED = 0.92
+"""Part of its capacity that fewer nodes may be loaded to with all their margin: a gap between what
+calls for a node and what lets one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,8 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """What was seen so far of requests, uncached prompt tokens and output tokens a second."""
+    """What was seen so far of uncached prompt tokens and output tokens a second."""
 
-    requests: Track
     prompt: Track
     decoder: Track
 
@@ -57,14 +57,13 @@ class Tracks:
     def begun(cls, params: SloParams) -> "Tracks":
         """Return tracks that have seen nothing."""
         track = Track(window_s=params.window_s, trend_s=params.trend_s)
-        return cls(track, track, track)
+        return cls(track, track)
 
     def seen(self, seen: Seen, *, now_s: float, lead: float) -> "Tracks":
         """Return the tracks with one cycle, and what they promise for the end of the lead time."""
-        requests = _noted(self.requests, seen.requests_per_s, now_s=now_s, lead=lead)
         prompt = _noted(self.prompt, seen.prompt_tokens_per_s, now_s=now_s, lead=lead)
         decoder = _noted(self.decoder, seen.output_tokens_per_s, now_s=now_s, lead=lead)
-        return Tracks(requests, prompt, decoder)
+        return Tracks(prompt, decoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +79,6 @@ class Moment:
     def lead_s(self) -> float:
         """Seconds until a node that is asked for now serves."""
         return lead_s(self.snapshot, self.params)
-
-    @property
-    def dispersion(self) -> float:
-        """The index of dispersion of arrivals in one window."""
-        track = self.tracks.requests
-        variance, level = track.variance, track.level()
-        if not self.params.has_peakedness:
-            return 1.0
-        if variance is None or level is None:
-            return FIRST_DISPERSION
-        return max(1.0, variance * level * track.window_s)
 
     def ahead(self, track: Track) -> float | None:
         """Return what a track makes expect at the end of the lead time, None if it saw nothing.
@@ -134,7 +122,6 @@ def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
         tokens_per_s=asked,
         tokens=tokens,
         length_variability=seen.prompt_variability,
-        dispersion=dispersion_at(at.dispersion, of_s=params.window_s, at_s=ttft_s),
         backlog=_backlog(at, level=level, rate=believed, ttft_s=ttft_s),
     )
     need, enough = (
@@ -166,9 +153,9 @@ def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
     wanted = _staffed(at, load.held_slots(node.step_s))
     # None goes, and a full budget is shared, by what will be held as well: what decoders hold now
     # falls when prompt nodes fall behind. To grow by it cost more nodes than it kept targets.
-    lasting = _staffed(at, load.slots(node.step_s)) if params.has_offered_load else wanted
-    need = whole(wanted / (node.batch * share), NEED_MAX)
-    enough = whole(lasting / (node.batch * share * params.headroom), NEED_MAX)
+    lasting = (load.slots if params.has_offered_load else load.held_slots)(node.step_s)
+    roomy = max(_staffed(at, lasting) / SPARED, lasting / params.headroom)
+    need, enough = (whole(slots / (node.batch * share), NEED_MAX) for slots in (wanted, roomy))
     why = (
         f"{wanted:,.0f} requests at once expected in {at.lead_s:.0f} s "
         f"(now {seen.running + seen.waiting:,.0f}), {node.batch:,.0f} a node at "
@@ -183,11 +170,10 @@ def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
 def _staffed(at: Moment, slots: float) -> float:
     """Return the requests at once to be ready for, where so many are expected.
 
-    Each of the two margins holds a part of the other: the windows that forecasts are compared with
-    are as bursty as the arrivals are.
+    Each of the two margins holds a part of the other: what is held at once swings as arrivals do,
+    which is a part of what forecasts miss.
     """
-    peakedness = peakedness_for(at.dispersion)
-    staffing = staffed(slots, beta=beta_for(at.params.shortage_cost), peakedness=peakedness)
+    staffing = staffed(slots, deviations=deviations_for(at.params.attainment))
     return max(staffing, slots * (1.0 + at.excess(at.tracks.decoder)))
 
 
