@@ -12,8 +12,14 @@ READY  := $(VENV)/.ready
 run: $(READY)
 	@$(BIN)/pd-autoscaler run $(ARGS)
 
+# Processes of the embedded cluster need the machine for themselves; all else shares its cores.
 test: lint
+ifdef ARGS
 	$(BIN)/pytest $(ARGS)
+else
+	$(BIN)/pytest -n auto --dist worksteal --ignore tests/e2e
+	$(BIN)/pytest tests/e2e
+endif
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(ARGS)
