@@ -35,7 +35,7 @@ def queued(
 
 def waited(*histories: History, window_s: float = 60.0) -> float | None:
     now_s = max(history.pages[-1].at_s for history in histories)
-    return waited_p95_s(histories, now_s=now_s, window_s=window_s)
+    return waited_p95_s([h.over(now_s=now_s, window_s=window_s) for h in histories])
 
 
 def test_those_who_wait_on_every_page_have_waited_since_the_first() -> None:
@@ -66,7 +66,7 @@ def test_nothing_is_said_once_a_first_token_came_anywhere() -> None:
 def test_a_queue_that_just_began_or_is_empty_says_nothing() -> None:
     assert waited(queued(0, 0, 3)) is None
     assert waited(queued(0, 0, 0)) is None
-    assert waited_p95_s([], now_s=0, window_s=30) is None
+    assert waited_p95_s([]) is None
 
 
 def test_an_engine_without_the_family_or_with_one_page_is_unknown() -> None:
@@ -104,8 +104,8 @@ def of_role(*gauges: float, ttft: Sequence[float]) -> RoleSignals:
         facts = Facts(now_s=10.0 * i, now_unix_s=0.0, readings={"p0": page})
         memory = observed(memory, facts, [found])
     now_s = 10.0 * (len(gauges) - 1)
-    sources = memory.sources([found], now_s=now_s, age_max_s=30)
-    return role_signals(memory, sources, Role.PROMPT, now_s=now_s, window_s=30)
+    sources = memory.sources([found], now_s=now_s, age_max_s=30, window_s=30)
+    return role_signals(memory, sources, Role.PROMPT)
 
 
 def test_a_stuck_role_has_a_lower_bound_instead_of_an_unknown_first_token() -> None:

@@ -57,13 +57,13 @@ def seen(
 
 
 def of(memory: Signals, now_s: float, found: Node = P0) -> NodeSignals:
-    sources = memory.sources([found], now_s=now_s, age_max_s=30)
-    return node_signals(memory, sources, now_s=now_s, window_s=30)[found.id]
+    sources = memory.sources([found], now_s=now_s, age_max_s=30, window_s=30)
+    return node_signals(memory, sources)[found.id]
 
 
 def role_of(memory: Signals, now_s: float, nodes: Sequence[Node] = (P0,)) -> RoleSignals:
-    sources = memory.sources(nodes, now_s=now_s, age_max_s=30)
-    return role_signals(memory, sources, Role.PROMPT, now_s=now_s, window_s=30)
+    sources = memory.sources(nodes, now_s=now_s, age_max_s=30, window_s=30)
+    return role_signals(memory, sources, Role.PROMPT)
 
 
 def test_a_node_that_never_answered_says_so() -> None:

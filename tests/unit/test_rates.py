@@ -36,7 +36,8 @@ def lumpy(
 
 
 def rate_of(history: History, *, now_s: float, window_s: float = 30.0) -> float | None:
-    return token_rate(history, Role.DECODER, now_s=now_s, window_s=window_s, keep_s=KEEP_S)
+    seen = history.over(now_s=now_s, window_s=window_s)
+    return token_rate(seen, Role.DECODER, keep_s=KEEP_S)
 
 
 # Every 60 s a request of 600 tokens ends.
@@ -47,8 +48,8 @@ def test_a_lumpy_counter_is_read_over_as_long_as_a_request_takes() -> None:
     assert [rate_of(lumpy(STEADY[:n]), now_s=10.0 * (n - 1)) for n in (13, 15, 18)] == [10] * 3
     # What it would say over the window: nothing, or three times too much.
     name = "generation_tokens"
-    assert lumpy(STEADY[:18]).rate(name, now_s=170, window_s=30) == 0
-    assert lumpy(STEADY[:13]).rate(name, now_s=120, window_s=20) == 30
+    assert lumpy(STEADY[:18]).over(now_s=170, window_s=30).rate(name) == 0
+    assert lumpy(STEADY[:13]).over(now_s=120, window_s=20).rate(name) == 30
 
 
 def test_a_short_history_of_a_lumpy_counter_tells_by_the_gauge() -> None:

@@ -43,8 +43,8 @@ def role_of(
     window_s: float = 30.0,
     age_max_s: float = 30.0,
 ) -> RoleSignals:
-    sources = memory.sources(nodes, now_s=now_s, age_max_s=age_max_s)
-    return role_signals(memory, sources, role, now_s=now_s, window_s=window_s)
+    sources = memory.sources(nodes, now_s=now_s, age_max_s=age_max_s, window_s=window_s)
+    return role_signals(memory, sources, role)
 
 
 def loads(waiting: float, running: float = 0.0, kv_used: float = 0.0) -> dict[str, float]:
@@ -84,9 +84,9 @@ def test_a_stale_or_silent_node_is_unknown_and_not_in_the_sums() -> None:
     nodes = [P0, P1, silent]
     memory = seen(nodes, page("p0", 0, gauges=loads(90)), page("p1", 25, gauges=loads(4)))
 
-    got = role_of(memory, nodes, now_s=31, age_max_s=30)
-    sources = memory.sources(nodes, now_s=31, age_max_s=30)
-    each = node_signals(memory, sources, now_s=31, window_s=30)
+    got = role_of(memory, nodes, now_s=31, age_max_s=30, window_s=30)
+    sources = memory.sources(nodes, now_s=31, age_max_s=30, window_s=30)
+    each = node_signals(memory, sources)
 
     assert (got.serving, got.fresh, got.queue) == (3, 1, Signal(4, 6))
     assert (each["p0"].is_fresh, each["p0"].age_s, each["p0"].queue) == (False, 31, None)
@@ -218,8 +218,8 @@ def test_a_window_longer_than_the_memory_is_refused() -> None:
 
 
 def of_node(memory: Signals, found: Node = P0, *, now_s: float = 10.0) -> NodeSignals:
-    sources = memory.sources([found], now_s=now_s, age_max_s=30)
-    return node_signals(memory, sources, now_s=now_s, window_s=30)[found.id]
+    sources = memory.sources([found], now_s=now_s, age_max_s=30, window_s=30)
+    return node_signals(memory, sources)[found.id]
 
 
 def test_a_sum_that_some_nodes_know_nothing_of_is_a_lower_bound() -> None:
@@ -342,8 +342,8 @@ def test_the_tokens_that_decoders_hold_are_their_share_of_their_room() -> None:
         memory = seen(
             [P0, D0, D1], page("p0", 10, gauges={"kv_used": 1, "cache_tokens": 1}), *readings
         )
-        sources = memory.sources([P0, D0, D1], now_s=12, age_max_s=30)
-        return held_tokens(sources, now_s=12, window_s=30)
+        sources = memory.sources([P0, D0, D1], now_s=12, age_max_s=30, window_s=30)
+        return held_tokens(sources)
 
     assert tokens(held("d0", 0.5, 1000), held("d1", 0.25, 400)) == Signal(600, 2)
     assert tokens(held("d0", 0.5, 1000), held("d1", 0.25, None)) == Signal(
@@ -430,8 +430,8 @@ def test_tokens_that_some_decoders_hold_come_from_those_that_say_so() -> None:
     known = page("d0", 10, gauges=loads(0, 1, 0.5) | {"cache_tokens": 1000.0})
     memory = seen([D0, D1], known, page("d1", 10))
 
-    sources = memory.sources([D0, D1], now_s=10, age_max_s=30)
-    got = held_tokens(sources, now_s=10, window_s=30)
+    sources = memory.sources([D0, D1], now_s=10, age_max_s=30, window_s=30)
+    got = held_tokens(sources)
 
     assert got is not None
     assert got.nodes == 1

@@ -34,15 +34,15 @@ def buckets(**counts: float) -> Buckets:
 def test_a_rate_is_the_growth_over_the_window_per_second() -> None:
     history = counted((0, 100), (10, 120), (20, 180))
 
-    assert history.rate("n", now_s=20, window_s=10) == 6.0
-    assert history.rate("n", now_s=20, window_s=20) == 4.0
+    assert history.over(now_s=20, window_s=10).rate("n") == 6.0
+    assert history.over(now_s=20, window_s=20).rate("n") == 4.0
 
 
 def test_a_rate_starts_from_the_newest_page_before_the_window() -> None:
     history = counted((0, 0), (10, 50), (20, 70))
 
-    assert history.grown("n", now_s=25, window_s=12) == Span(20, 10)
-    assert history.grown("n", now_s=25, window_s=16) == Span(70, 20)
+    assert history.over(now_s=25, window_s=12).grown("n") == Span(20, 10)
+    assert history.over(now_s=25, window_s=16).grown("n") == Span(70, 20)
 
 
 def spell(*, waiting: float) -> History:
@@ -58,48 +58,48 @@ def spell(*, waiting: float) -> History:
 def test_what_was_counted_while_pages_only_repeated_is_not_one_windows_work() -> None:
     frozen = spell(waiting=3)
 
-    assert frozen.rate("n", now_s=90, window_s=20) == 10.0
-    assert frozen.gauges("waiting", now_s=90, window_s=50) == [3.0]
+    assert frozen.over(now_s=90, window_s=20).rate("n") == 10.0
+    assert frozen.over(now_s=90, window_s=50).gauges("waiting") == [3.0]
 
 
 def test_an_idle_engine_whose_pages_repeat_begins_its_work_when_it_moves() -> None:
-    assert spell(waiting=0).rate("n", now_s=90, window_s=20) == 45.0
+    assert spell(waiting=0).over(now_s=90, window_s=20).rate("n") == 45.0
 
 
 def test_a_counter_that_goes_back_began_again_at_zero() -> None:
     history = counted((0, 100), (10, 130), (20, 5), (30, 25))
 
-    assert history.grown("n", now_s=30, window_s=30) == Span(30 + 5 + 20, 30)
-    assert history.grown("n", now_s=30, window_s=10) == Span(20, 10)
+    assert history.over(now_s=30, window_s=30).grown("n") == Span(30 + 5 + 20, 30)
+    assert history.over(now_s=30, window_s=10).grown("n") == Span(20, 10)
 
 
 def test_one_page_says_nothing_about_growth() -> None:
-    assert counted((0, 100)).rate("n", now_s=0, window_s=30) is None
-    assert History().rate("n", now_s=0, window_s=30) is None
+    assert counted((0, 100)).over(now_s=0, window_s=30).rate("n") is None
+    assert History().over(now_s=0, window_s=30).rate("n") is None
 
 
 def test_nothing_is_known_of_a_window_without_a_page() -> None:
-    assert counted((0, 1), (10, 2)).rate("n", now_s=50, window_s=30) is None
+    assert counted((0, 1), (10, 2)).over(now_s=50, window_s=30).rate("n") is None
 
 
 def test_a_counter_that_the_newest_page_lacks_is_unknown() -> None:
     history = counted((0, 1), (10, 2)).added(reading(at_s=20), keep_s=300)
 
-    assert history.rate("n", now_s=20, window_s=30) is None
+    assert history.over(now_s=20, window_s=30).rate("n") is None
 
 
 def test_a_page_without_the_counter_is_bridged() -> None:
     history = counted((0, 1)).added(reading(at_s=10), keep_s=300)
     history = history.added(reading(at_s=20, counters={"n": 9}), keep_s=300)
 
-    assert history.grown("n", now_s=20, window_s=30) == Span(8, 20)
+    assert history.over(now_s=20, window_s=30).grown("n") == Span(8, 20)
 
 
 def test_a_rate_looks_one_page_past_its_window_and_no_further() -> None:
     history = counted((0, 1)).added(reading(at_s=10), keep_s=300)
     history = history.added(reading(at_s=20, counters={"n": 9}), keep_s=300)
 
-    assert history.rate("n", now_s=20, window_s=10) is None
+    assert history.over(now_s=20, window_s=10).rate("n") is None
 
 
 @pytest.mark.parametrize("at_s", [10, 4])
@@ -116,14 +116,14 @@ def test_readings_that_follow_too_closely_replace_one_another() -> None:
         history = history.added(page, keep_s=300, spacing_s=5)
 
     assert [page.at_s for page in history.pages] == [0, 6, 11, 20]
-    assert history.rate("n", now_s=20, window_s=20) == 10
+    assert history.over(now_s=20, window_s=20).rate("n") == 10
 
 
 def test_old_pages_go_but_for_the_one_a_full_window_starts_from() -> None:
     history = counted(*((10.0 * i, i) for i in range(100)), keep_s=30)
 
     assert [page.at_s for page in history.pages] == [950, 960, 970, 980, 990]
-    assert history.rate("n", now_s=990, window_s=30) == pytest.approx(0.1)
+    assert history.over(now_s=990, window_s=30).rate("n") == pytest.approx(0.1)
 
 
 _STEPS = st.lists(
@@ -146,11 +146,11 @@ def test_a_rate_is_never_negative_and_pruning_never_changes_an_answer(
     now_s = at_s + later_s
     answers = [
         (
-            history.rate("n", now_s=now_s, window_s=window_s),
-            history.observations("h", now_s=now_s, window_s=window_s),
-            history.observed_count("h", now_s=now_s, window_s=window_s),
-            history.mean("g", now_s=now_s, window_s=window_s),
-            history.highest("g", now_s=now_s, window_s=window_s),
+            history.over(now_s=now_s, window_s=window_s).rate("n"),
+            history.over(now_s=now_s, window_s=window_s).observations("h"),
+            history.over(now_s=now_s, window_s=window_s).observed_count("h"),
+            history.over(now_s=now_s, window_s=window_s).mean("g"),
+            history.over(now_s=now_s, window_s=window_s).highest("g"),
         )
         for history in (kept, whole)
     ]
@@ -172,7 +172,7 @@ def test_growth_is_what_was_added_whatever_resets_there_were(
         added += step if i else 0.0
         history = history.added(reading(at_s=i, counters={"n": value}), keep_s=300)
 
-    span = history.grown("n", now_s=len(steps), window_s=300)
+    span = history.over(now_s=len(steps), window_s=300).grown("n")
 
     assert span is not None
     # A step that is small beside the counter's value is known to that value's precision.
@@ -185,9 +185,9 @@ def test_observations_are_those_of_the_window_alone() -> None:
         rows = zip((1.0, INF), counts, strict=True)
         history = history.added(reading(at_s=at_s, histograms={"h": rows}), keep_s=300)
 
-    assert history.observations("h", now_s=20, window_s=10) == buckets(le1=0, inf=3)
-    assert history.observations("h", now_s=20, window_s=20) == buckets(le1=1, inf=5)
-    assert history.observations("other", now_s=20, window_s=20) is None
+    assert history.over(now_s=20, window_s=10).observations("h") == buckets(le1=0, inf=3)
+    assert history.over(now_s=20, window_s=20).observations("h") == buckets(le1=1, inf=5)
+    assert history.over(now_s=20, window_s=20).observations("other") is None
 
 
 def test_a_histogram_that_goes_back_began_again_at_zero() -> None:
@@ -196,7 +196,7 @@ def test_a_histogram_that_goes_back_began_again_at_zero() -> None:
         rows = zip((1.0, INF), counts, strict=True)
         history = history.added(reading(at_s=at_s, histograms={"h": rows}), keep_s=300)
 
-    assert history.observations("h", now_s=20, window_s=20) == buckets(le1=3, inf=14)
+    assert history.over(now_s=20, window_s=20).observations("h") == buckets(le1=3, inf=14)
 
 
 def test_a_histogram_with_other_bounds_is_another_one() -> None:
@@ -205,8 +205,8 @@ def test_a_histogram_with_other_bounds_is_another_one() -> None:
         rows = ((bound, at_s), (INF, at_s))
         history = history.added(reading(at_s=at_s, histograms={"h": rows}), keep_s=300)
 
-    assert history.observations("h", now_s=20, window_s=30) == buckets(le2=10, inf=10)
-    assert history.observations("h", now_s=10, window_s=5) == buckets(le2=10, inf=10)
+    assert history.over(now_s=20, window_s=30).observations("h") == buckets(le2=10, inf=10)
+    assert history.over(now_s=10, window_s=5).observations("h") == buckets(le2=10, inf=10)
 
 
 def test_bounds_that_come_back_are_not_taken_for_growth_below_zero() -> None:
@@ -215,7 +215,7 @@ def test_bounds_that_come_back_are_not_taken_for_growth_below_zero() -> None:
         rows = ((bound, count), (INF, count))
         history = history.added(reading(at_s=at_s, histograms={"h": rows}), keep_s=300)
 
-    assert history.observations("h", now_s=20, window_s=30) is None
+    assert history.over(now_s=20, window_s=30).observations("h") is None
 
 
 def test_what_was_observed_is_counted_and_averaged() -> None:
@@ -224,11 +224,11 @@ def test_what_was_observed_is_counted_and_averaged() -> None:
         counters = {"h_sum": total, "h_count": count}
         history = history.added(reading(at_s=at_s, counters=counters), keep_s=300)
 
-    assert history.mean_observed("h", now_s=20, window_s=20) == 15
-    assert history.observed_count("h", now_s=20, window_s=20) == 4
-    assert history.mean_observed("h", now_s=20, window_s=10) is None
-    assert history.observed_count("h", now_s=20, window_s=10) == 0
-    assert history.observed_count("other", now_s=20, window_s=10) is None
+    assert history.over(now_s=20, window_s=20).mean_observed("h") == 15
+    assert history.over(now_s=20, window_s=20).observed_count("h") == 4
+    assert history.over(now_s=20, window_s=10).mean_observed("h") is None
+    assert history.over(now_s=20, window_s=10).observed_count("h") == 0
+    assert history.over(now_s=20, window_s=10).observed_count("other") is None
 
 
 def test_a_histogram_without_a_count_is_counted_by_its_buckets() -> None:
@@ -237,7 +237,7 @@ def test_a_histogram_without_a_count_is_counted_by_its_buckets() -> None:
         rows = ((1.0, 0), (INF, count))
         history = history.added(reading(at_s=at_s, histograms={"h": rows}), keep_s=300)
 
-    assert history.observed_count("h", now_s=10, window_s=10) == 5
+    assert history.over(now_s=10, window_s=10).observed_count("h") == 5
 
 
 def test_gauges_are_read_over_the_window() -> None:
@@ -245,11 +245,11 @@ def test_gauges_are_read_over_the_window() -> None:
     for at_s, value in ((0, 9.0), (10, 2.0), (20, 4.0)):
         history = history.added(reading(at_s=at_s, gauges={"g": value}), keep_s=300)
 
-    assert history.gauges("g", now_s=20, window_s=10) == [2.0, 4.0]
-    assert history.highest("g", now_s=20, window_s=10) == 4.0
-    assert history.highest("g", now_s=20, window_s=20) == 9.0
-    assert history.mean("g", now_s=20, window_s=10) == 3.0
-    assert history.mean("other", now_s=20, window_s=10) is None
+    assert history.over(now_s=20, window_s=10).gauges("g") == [2.0, 4.0]
+    assert history.over(now_s=20, window_s=10).highest("g") == 4.0
+    assert history.over(now_s=20, window_s=20).highest("g") == 9.0
+    assert history.over(now_s=20, window_s=10).mean("g") == 3.0
+    assert history.over(now_s=20, window_s=10).mean("other") is None
 
 
 def test_a_page_that_repeats_the_last_one_has_not_moved() -> None:
@@ -283,13 +283,13 @@ def test_what_an_engine_that_comes_or_goes_has_counted_in_its_life_is_no_growth(
     for at_s, engines in ((0, before), (10, before), (20, now)):
         history = history.added(of_engines(at_s, range(engines)), keep_s=300)
 
-    assert history.rate("n", now_s=20, window_s=30) is None
-    assert history.observations("h", now_s=20, window_s=30) is None
-    assert history.gauges("waiting", now_s=20, window_s=30) == [now]
+    assert history.over(now_s=20, window_s=30).rate("n") is None
+    assert history.over(now_s=20, window_s=30).observations("h") is None
+    assert history.over(now_s=20, window_s=30).gauges("waiting") == [now]
 
     history = history.added(of_engines(30, range(now)), keep_s=300)
-    assert history.rate("n", now_s=30, window_s=30) == 10 * now
-    assert history.observed_count("h", now_s=30, window_s=30) == 100 * now
+    assert history.over(now_s=30, window_s=30).rate("n") == 10 * now
+    assert history.over(now_s=30, window_s=30).observed_count("h") == 100 * now
 
 
 @pytest.mark.parametrize(("before", "now"), [(8, 7), (2, 1), (1, 2)])
@@ -300,7 +300,7 @@ def test_engines_that_change_while_their_counter_is_missing_are_no_growth(
     history = history.added(reading(at_s=10, gauges={"waiting": 8.0}), keep_s=300)
     history = history.added(of_engines(20, range(now)), keep_s=300)
 
-    assert history.rate("n", now_s=20, window_s=30) is None
+    assert history.over(now_s=20, window_s=30).rate("n") is None
 
 
 def test_a_page_that_lacks_an_engine_says_so_for_a_minute_and_then_is_believed() -> None:
@@ -331,9 +331,9 @@ def test_no_rate_is_ever_a_lifetimes_growth_whichever_engines_a_page_lacks(
         page = of_engines(at_s, engines)
         history = history if history.lost(page) else history.added(page, keep_s=300)
 
-        rate = history.rate("n", now_s=at_s, window_s=30)
+        rate = history.over(now_s=at_s, window_s=30).rate("n")
         assert rate is None or rate == pytest.approx(
-            10 * history.gauges("waiting", now_s=at_s, window_s=60)[-1], abs=0.01
+            10 * history.over(now_s=at_s, window_s=60).gauges("waiting")[-1], abs=0.01
         )
 
 
@@ -348,7 +348,7 @@ def grown_over(*pages: Reading) -> Span | None:
     history = History()
     for page in pages:
         history = history.added(page, keep_s=300)
-    return history.grown("n", now_s=pages[-1].at_s, window_s=20)
+    return history.over(now_s=pages[-1].at_s, window_s=20).grown("n")
 
 
 def test_the_first_value_of_a_counter_that_appears_with_its_first_event_is_growth() -> None:

@@ -1,13 +1,13 @@
 """Aggregates: what the sources of one role say together over one window."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 
 from pd_autoscaler.core import first_tokens
-from pd_autoscaler.core.freshness import Source
+from pd_autoscaler.core.freshness import Source, Told
 from pd_autoscaler.core.histograms import Buckets, mean_square, merged, quantile
-from pd_autoscaler.core.windows import History
+from pd_autoscaler.core.windows import View
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.signals import Signal
 
@@ -15,7 +15,7 @@ _FELT = {Role.PROMPT: "ttft_s", Role.DECODER: "tpot_s"}
 """The latency that each role owes its users."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Over:
     """Sums, means and quantiles over fresh sources; None where none of them knows.
 
@@ -24,40 +24,33 @@ class Over:
     """
 
     sources: Sequence[Source]
-    now_s: float
-    window_s: float
 
     def total(self, name: str) -> Signal | None:
         """Sum of a gauge's means: counts of requests."""
-        found = self._gauges(name)
-        return self._sum([(signal.value, signal.age_s) for signal in found])
+        return self._sum(self._means(name))
 
     def mean(self, name: str) -> Signal | None:
         """Mean of a gauge's means: shares."""
-        found = self._gauges(name)
+        found = self._means(name)
         if not found:
             return None
-        value = fsum(signal.value for signal in found) / len(found)
-        return Signal(value, max(signal.age_s for signal in found), nodes=len(found))
+        values, ages_s = zip(*found, strict=True)
+        return Signal(fsum(values) / len(found), max(ages_s), nodes=len(found))
 
     def highest(self, name: str) -> Signal | None:
         """Highest value that a gauge had anywhere in the window."""
-        found = [
-            signal
-            for source in self.sources
-            if (signal := source.highest(name, now_s=self.now_s, window_s=self.window_s))
-        ]
+        found = [told for source in self.sources if (told := source.highest(name)) is not None]
         if not found:
             return None
-        value = max(signal.value for signal in found)
-        return Signal(value, max(signal.age_s for signal in found), nodes=len(found))
+        values, ages_s = zip(*found, strict=True)
+        return Signal(max(values), max(ages_s), nodes=len(found))
 
     def rate(self, name: str) -> Signal | None:
         """Sum of a counter's rates."""
-        return self.rates(lambda h: h.rate(name, now_s=self.now_s, window_s=self.window_s))
+        return self.rates(lambda view: view.rate(name))
 
-    def rates(self, rate_of: Callable[[History], float | None]) -> Signal | None:
-        """Sum of what is read from each history."""
+    def rates(self, rate_of: Callable[[View], float | None]) -> Signal | None:
+        """Sum of what is read from each node's pages."""
         return self._sum(
             [
                 (rate, source.age_s or 0.0)
@@ -68,31 +61,21 @@ class Over:
 
     def mean_observed(self, name: str) -> Signal | None:
         """Sum over count of what was observed in the window, None if nothing was."""
-        spans = [
-            (source, total, count)
-            for source in self.sources
-            if (total := self._grown(source, f"{name}_sum")) is not None
-            and (count := self._grown(source, f"{name}_count")) is not None
-        ]
-        observations = fsum(count for _, _, count in spans)
+        spans = self._both(f"{name}_sum", f"{name}_count")
+        observations = fsum([count for _, _, count in spans])
         if observations <= 0:
             return None
-        value = fsum(total for _, total, _ in spans) / observations
-        return self._signal(value, (source for source, _, _ in spans))
+        value = fsum([total for _, total, _ in spans]) / observations
+        return self._signal(value, [source for source, _, _ in spans])
 
     def share(self, part: str, rest: str) -> Signal | None:
         """Growth of one counter over that of both, at the nodes that have both."""
-        spans = [
-            (source, one, other)
-            for source in self.sources
-            if (one := self._grown(source, part)) is not None
-            and (other := self._grown(source, rest)) is not None
-        ]
-        whole = fsum(one + other for _, one, other in spans)
+        spans = self._both(part, rest)
+        whole = fsum([one + other for _, one, other in spans])
         if whole <= 0:
             return None
-        value = fsum(one for _, one, _ in spans) / whole
-        return self._signal(value, (source for source, _, _ in spans))
+        value = fsum([one for _, one, _ in spans]) / whole
+        return self._signal(value, [source for source, _, _ in spans])
 
     def p95(self, name: str) -> Signal | None:
         """The 95th percentile of what was observed in the window, None if nothing was."""
@@ -102,7 +85,7 @@ class Over:
         if found is None:
             return None
         return self._signal(
-            found.value, (source for source, _ in known), is_lower_bound=found.is_lower_bound
+            found.value, [source for source, _ in known], is_lower_bound=found.is_lower_bound
         )
 
     def mean_square(self, name: str) -> Signal | None:
@@ -111,12 +94,12 @@ class Over:
         whole = merged(buckets for _, buckets in known)
         if whole is None:
             return None
-        mean = replace(self, sources=[source for source, _ in known]).mean_observed(name)
+        mean = Over([source for source, _ in known]).mean_observed(name)
         found = mean_square(whole, mean.value if mean else None)
         if found is None:
             return None
         return self._signal(
-            found.value, (source for source, _ in known), is_lower_bound=found.is_lower_bound
+            found.value, [source for source, _ in known], is_lower_bound=found.is_lower_bound
         )
 
     def ttft_p95_s(self) -> Signal | None:
@@ -129,9 +112,7 @@ class Over:
         if observed is not None:
             return observed
         waiting = [source for source in self.sources if not source.is_idle]
-        waited_s = first_tokens.waited_p95_s(
-            [source.pages for source in waiting], now_s=self.now_s, window_s=self.window_s
-        )
+        waited_s = first_tokens.waited_p95_s([source.pages for source in waiting])
         if waited_s is None:
             return None
         return self._signal(waited_s, waiting, is_lower_bound=True)
@@ -153,41 +134,40 @@ class Over:
         An engine that has not counted anything yet may have no series of it: it says nothing.
         """
         name = _FELT[role]
-        pages = [page for s in self.sources if (page := s.pages.newest) is not None]
+        pages = [page for s in self.sources if (page := s.pages.last) is not None]
         working = [page for page in pages if any(page.counters.values())]
         is_told = any(name in p.histograms or f"{name}_count" in p.counters for p in pages)
         return frozenset({name}) if working and not is_told else frozenset()
 
-    def _gauges(self, name: str) -> list[Signal]:
-        return [
-            signal
-            for source in self.sources
-            if (signal := source.mean(name, now_s=self.now_s, window_s=self.window_s)) is not None
-        ]
+    def _means(self, name: str) -> list[Told]:
+        return [told for source in self.sources if (told := source.mean(name)) is not None]
 
-    def _sum(self, parts: Sequence[tuple[float, float]]) -> Signal | None:
+    def _sum(self, parts: Sequence[Told]) -> Signal | None:
         """Sum values with their ages."""
         if not parts:
             return None
-        value, age_s = fsum(value for value, _ in parts), max(age_s for _, age_s in parts)
+        values, ages_s = zip(*parts, strict=True)
         is_part = len(parts) < len(self.sources)
-        return Signal(value, age_s, is_lower_bound=is_part, nodes=len(parts))
+        return Signal(fsum(values), max(ages_s), is_lower_bound=is_part, nodes=len(parts))
 
-    def _grown(self, source: Source, name: str) -> float | None:
-        span = source.pages.grown(name, now_s=self.now_s, window_s=self.window_s)
-        return None if span is None else span.delta
+    def _both(self, one: str, other: str) -> list[tuple[Source, float, float]]:
+        """Return the growth of two counters at the nodes that have both."""
+        return [
+            (source, first.delta, second.delta)
+            for source in self.sources
+            if (first := source.pages.grown(one)) is not None
+            and (second := source.pages.grown(other)) is not None
+        ]
 
     def _observations(self, name: str) -> list[tuple[Source, Buckets]]:
-        now_s, window_s = self.now_s, self.window_s
         return [
             (source, buckets)
             for source in self.sources
-            if (buckets := source.pages.observations(name, now_s=now_s, window_s=window_s))
-            is not None
+            if (buckets := source.pages.observations(name)) is not None
         ]
 
     def _signal(
-        self, value: float, sources: Iterable[Source], *, is_lower_bound: bool = False
+        self, value: float, sources: Sequence[Source], *, is_lower_bound: bool = False
     ) -> Signal:
-        ages_s = [source.age_s or 0.0 for source in sources]
-        return Signal(value, max(ages_s, default=0.0), is_lower_bound, nodes=len(ages_s))
+        age_s = max([source.age_s or 0.0 for source in sources], default=0.0)
+        return Signal(value, age_s, is_lower_bound, nodes=len(sources))

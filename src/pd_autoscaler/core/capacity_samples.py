@@ -8,7 +8,7 @@ import math
 from statistics import fmean
 from typing import NamedTuple
 
-from pd_autoscaler.core.windows import History, Span
+from pd_autoscaler.core.windows import History, Span, View
 from pd_autoscaler.model.snapshot import Bottleneck
 
 KV_FULL = 0.95
@@ -53,14 +53,15 @@ def decode_step(
     An inter-token latency is the length of a step, once for each request in it. So batch and KV are
     weighted with the requests there were: what is asked is what the average token saw.
     """
-    total = _grown(history, "tpot_s_sum", end_s, window_s)
-    count = _grown(history, "tpot_s_count", end_s, window_s)
-    preempted = _grown(history, "preemptions", end_s, window_s)
+    seen = history.over(now_s=end_s, window_s=window_s)
+    total = _grown(seen, "tpot_s_sum")
+    count = _grown(seen, "tpot_s_count")
+    preempted = _grown(seen, "preemptions")
     # The gap in a preempted request is no step.
     if total is None or count is None or count.delta <= 0 or (preempted and preempted.delta > 0):
         return None
-    running = history.gauges("running", now_s=end_s, window_s=window_s)
-    used = history.gauges("kv_used", now_s=end_s, window_s=window_s)
+    running = seen.gauges("running")
+    used = seen.gauges("kv_used")
     if cache_tokens == 0:
         used = [0.0] * len(running)
     requests = sum(running)
@@ -92,14 +93,15 @@ def prefill_rate(
     time to the first token: MindIE counts prompts that are finished but not pulled as waiting, and
     some gauges stay up in an idle engine (sgl-project/sglang#27028).
     """
-    tokens = _grown(history, "prompt_tokens", end_s, window_s)
+    seen = history.over(now_s=end_s, window_s=window_s)
+    tokens = _grown(seen, "prompt_tokens")
     if tokens is None or not 0 < tokens.delta < math.inf:
         return None
     if bottleneck in {Bottleneck.DECODER, Bottleneck.LINK}:
         return None
-    waiting = history.gauges("waiting", now_s=end_s, window_s=window_s)
-    used = history.gauges("kv_used", now_s=end_s, window_s=window_s)
-    delay = _grown(history, "ttft_s_sum", end_s, window_s)
+    waiting = seen.gauges("waiting")
+    used = seen.gauges("kv_used")
+    delay = _grown(seen, "ttft_s_sum")
     is_full = (
         bottleneck is not Bottleneck.UNKNOWN
         and len(waiting) >= 2
@@ -111,9 +113,9 @@ def prefill_rate(
     return PrefillRate(tokens.delta / tokens.seconds, is_full)
 
 
-def _grown(history: History, name: str, end_s: float, window_s: float) -> Span | None:
-    span = history.grown(name, now_s=end_s, window_s=window_s)
+def _grown(seen: View, name: str) -> Span | None:
+    span = seen.grown(name)
     # Gauges are read in the window only: a counter that bridges a longer gap is of another time.
-    if span is None or not window_s <= span.seconds <= 2 * window_s:
+    if span is None or not seen.window_s <= span.seconds <= 2 * seen.window_s:
         return None
     return span

@@ -2,25 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 
-from pd_autoscaler.core.windows import History, Page
+from pd_autoscaler.core.windows import Page, View
 
 
-def waited_p95_s(histories: Sequence[History], *, now_s: float, window_s: float) -> float | None:
+def waited_p95_s(views: Sequence[View]) -> float | None:
     """Return a lower bound of the 95th percentile of the wait for a first token while none comes.
 
     None if one came anywhere in the window, or if nobody is known to wait. Whoever waited on a page
     and on every page since has had no first token since that page, as nobody had one; each request
     counts with what it has waited so far.
     """
-    counts = [h.observed_count("ttft_s", now_s=now_s, window_s=window_s) for h in histories]
+    counts = [view.observed_count("ttft_s") for view in views]
     if any(counts):
         return None
     rows = sorted(
         row
-        for history, count in zip(histories, counts, strict=True)
+        for view, count in zip(views, counts, strict=True)
         # Where the count is unknown nobody can say that none came.
         if count is not None
-        for row in _waits([page for page in history.pages if page.at_s >= now_s - window_s])
+        for row in _waits(view.inside)
     )
     rank, seen = 0.95 * sum(count for _, count in rows), 0.0
     for wait_s, count in rows:
@@ -30,7 +30,7 @@ def waited_p95_s(histories: Sequence[History], *, now_s: float, window_s: float)
     return None
 
 
-def _waits(pages: list[Page]) -> Iterator[tuple[float, float]]:
+def _waits(pages: Sequence[Page]) -> Iterator[tuple[float, float]]:
     """Give the requests that wait on every page from one to the newest, and for how long."""
     least = [_waiting(page, pages[0]) for page in pages]
     for i in reversed(range(len(least) - 1)):

@@ -3,13 +3,16 @@
 import math
 from dataclasses import dataclass, replace
 
-from pd_autoscaler.core.windows import INSIDE, NO_PAGES, History, Page, is_working
+from pd_autoscaler.core.windows import INSIDE, Page, View, is_working
 from pd_autoscaler.model.facts import AgentState
 from pd_autoscaler.model.node import Node, Role
 from pd_autoscaler.model.signals import Reading, Signal
 
 AGENT = "agent"
 """The name of the engine profile of what an agent says of its engine."""
+
+Told = tuple[float, float]
+"""A value and its age in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,36 +28,29 @@ class Source:
     age_s: float | None = None
     engine: str = ""
     is_idle: bool = False
-    pages: History
-    agent: History | None = None
+    pages: View
+    agent: View | None = None
 
-    def newest(self, name: str, *, now_s: float) -> Signal | None:
+    def newest(self, name: str) -> Signal | None:
         """Return a gauge's newest value, None if nobody says."""
-        for history in self._histories:
-            page = history.newest
-            if page is not None and name in page.gauges:
-                return Signal(self._trusted(name, page.gauges[name]), _age_s(history, now_s))
+        for view in (self.pages, self.agent):
+            if view is not None and view.last is not None and name in view.last.gauges:
+                return Signal(self._trusted(name, view.last.gauges[name]), view.age_s)
         return None
 
-    def mean(self, name: str, *, now_s: float, window_s: float) -> Signal | None:
+    def mean(self, name: str) -> Told | None:
         """Return a gauge's mean over the window, None if nobody says."""
-        for history in self._histories:
-            value = history.mean(name, now_s=now_s, window_s=window_s)
-            if value is not None:
-                return Signal(self._trusted(name, value), _age_s(history, now_s))
+        for view in (self.pages, self.agent):
+            if view is not None and (value := view.mean(name)) is not None:
+                return self._trusted(name, value), view.age_s
         return None
 
-    def highest(self, name: str, *, now_s: float, window_s: float) -> Signal | None:
+    def highest(self, name: str) -> Told | None:
         """Return a gauge's highest value in the window, None if nobody says."""
-        for history in self._histories:
-            value = history.highest(name, now_s=now_s, window_s=window_s)
-            if value is not None:
-                return Signal(self._trusted(name, value), _age_s(history, now_s))
+        for view in (self.pages, self.agent):
+            if view is not None and (value := view.highest(name)) is not None:
+                return self._trusted(name, value), view.age_s
         return None
-
-    @property
-    def _histories(self) -> tuple[History, ...]:
-        return (self.pages,) if self.agent is None else (self.pages, self.agent)
 
     def _trusted(self, name: str, value: float) -> float:
         return 0.0 if self.is_idle and name in INSIDE else value
@@ -79,8 +75,8 @@ def word_of(state: AgentState | None) -> Reading | None:
 
 def source_of(
     node: Node,
-    pages: History,
-    agent: History,
+    pages: View,
+    agent: View,
     *,
     now_s: float,
     age_max_s: float,
@@ -95,65 +91,72 @@ def source_of(
     there the agent's word that the engine is empty decides. Where `pages_needed` the agent's word
     alone is not enough: `unread` says why the last page could not be read.
     """
-    is_page_recent, is_agent_recent = (
-        history.newest is not None and abs(now_s - history.newest.at_s) <= age_max_s
-        for history in (pages, agent)
-    )
-    word = agent if is_agent_recent else None
-    if not is_page_recent:
+    word = agent if _is_recent(agent, now_s, age_max_s) else None
+    if not _is_recent(pages, now_s, age_max_s):
         if pages_needed:
-            silent = _silent(node, pages, NO_PAGES, now_s)
+            silent = _silent(node, pages, None, now_s)
             return replace(silent, doubt=f"{silent.doubt}: {unread}") if unread else silent
         if word is None:
             return _silent(node, pages, agent, now_s)
         # Without pages the agent's word is all there is; it has no counters.
-        return _believed(node, word, None, now_s)
-    found = _believed(node, pages, word, now_s)
+        return _believed(node, word, None)
+    found = _believed(node, pages, word)
     still_s = _still_s(pages)
     if found.doubt or still_s <= age_max_s:
         return found
-    if word is not None and _is_empty(word.newest, node.role):
+    if word is not None and _is_empty(word.last, node.role):
         return replace(found, is_idle=True)
     return replace(found, doubt=f"frozen: work inside, but no number moved for {still_s:.0f} s")
 
 
-def _believed(node: Node, pages: History, agent: History | None, now_s: float) -> Source:
-    age_s, engine = _age_s(pages, now_s), pages.engine
-    found = Source(node=node, age_s=age_s, engine=engine, pages=pages, agent=agent)
-    if found.newest("waiting", now_s=now_s) is not None:
-        return found
-    # Left out of a role's sum, the queue that it does not tell would count as none.
-    return replace(found, doubt="does not say how many requests wait")
+def _is_recent(view: View, now_s: float, age_max_s: float) -> bool:
+    return view.last is not None and abs(now_s - view.last.at_s) <= age_max_s
 
 
-def _silent(node: Node, pages: History, agent: History, now_s: float) -> Source:
+def _believed(node: Node, pages: View, agent: View | None) -> Source:
+    tells_queue = any(
+        view is not None and view.last is not None and "waiting" in view.last.gauges
+        for view in (pages, agent)
+    )
+    return Source(
+        node=node,
+        # Left out of a role's sum, the queue that it does not tell would count as none.
+        doubt="" if tells_queue else "does not say how many requests wait",
+        age_s=pages.age_s,
+        engine=pages.history.engine,
+        pages=pages,
+        agent=agent,
+    )
+
+
+def _silent(node: Node, pages: View, agent: View | None, now_s: float) -> Source:
     """Return a source that is too old, or from ahead of the clock: neither can be told by."""
     told = [
-        (h.newest.at_s, what, h)
-        for h, what in ((agent, "agent's word"), (pages, "page"))
-        if h.newest
+        (view.last.at_s, what, view)
+        for view, what in ((agent, "agent's word"), (pages, "page"))
+        if view is not None and view.last is not None
     ]
     if not told:
         return Source(node=node, doubt="never answered", pages=pages)
-    at_s, what, history = max(told, key=lambda row: row[0])
+    at_s, what, view = max(told, key=lambda row: row[0])
     age_s = now_s - at_s
     side = "old" if age_s >= 0 else "ahead of the clock"
     return Source(
         node=node,
         doubt=f"{what} {abs(age_s):.0f} s {side}",
         age_s=max(0.0, age_s),
-        engine=history.engine,
-        pages=history,
+        engine=view.history.engine,
+        pages=view,
     )
 
 
-def _still_s(pages: History) -> float:
+def _still_s(pages: View) -> float:
     """Return for how long a page with work on it has not changed; 0 where nothing had to."""
-    page = pages.newest
+    page = pages.last
     # A page without counters has nothing that must move.
     if page is None or not is_working(page):
         return 0.0
-    return page.at_s - pages.moved_at_s
+    return page.at_s - pages.history.moved_at_s
 
 
 def _is_empty(page: Page | None, role: Role) -> bool:
@@ -162,7 +165,3 @@ def _is_empty(page: Page | None, role: Role) -> bool:
     # A decoder exports no KV, so that its agent need not know of any.
     unpulled = page.gauges.get("kv_export_backlog", math.nan if role is Role.PROMPT else 0.0)
     return unpulled == 0 == page.gauges.get("waiting") == page.gauges.get("running")
-
-
-def _age_s(history: History, now_s: float) -> float:
-    return max(0.0, now_s - history.newest.at_s) if history.newest else 0.0

@@ -2,9 +2,8 @@
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from operator import add, lt, sub
 from typing import NamedTuple
 
@@ -22,17 +21,6 @@ class Buckets:
     def count(self) -> float:
         """All observations."""
         return self.counts[-1] if self.counts else 0.0
-
-    def each(self) -> Iterator[tuple[float, float, float]]:
-        """Return lower bound, upper bound and own count of every bucket.
-
-        Buckets of an engine with several processes are read one after another and can contradict
-        each other by a few observations: none counts less than nothing.
-        """
-        lowers = (min(0.0, self.bounds[0]) if self.bounds else 0.0, *self.bounds)
-        rising = accumulate(self.counts, max, initial=0.0)
-        for lower, bound, (below, upto) in zip(lowers, self.bounds, pairwise(rising), strict=False):
-            yield lower, bound, upto - below
 
 
 class Quantile(NamedTuple):
@@ -82,16 +70,30 @@ def mean_square(buckets: Buckets, mean: float | None) -> Moment | None:
     """
     if buckets.count <= 0:
         return None
-    *inner, (lower, _, top) = buckets.each()
-    middles = [((low + high) / 2, count) for low, high, count in inner]
-    total = math.fsum(middle * count for middle, count in middles)
+    middles, lower, top = _middles(buckets)
+    total = math.fsum([middle * count for middle, count in middles])
     if top > 0:
         missing = lower if mean is None else (mean * buckets.count - total) / top
         middles.append((max(lower, missing), top))
-    first = math.fsum(middle * count for middle, count in middles) / buckets.count
-    second = math.fsum(middle * middle * count for middle, count in middles) / buckets.count
+    first = math.fsum([middle * count for middle, count in middles]) / buckets.count
+    second = math.fsum([middle * middle * count for middle, count in middles]) / buckets.count
     scale = mean / first if mean is not None and first > 0 else 1.0
     return Moment(second * scale * scale, is_lower_bound=top > 0)
+
+
+def _middles(buckets: Buckets) -> tuple[list[tuple[float, float]], float, float]:
+    """Return middle and own count of the buckets that have any, lower bound and count of the top.
+
+    Buckets of an engine with several processes are read one after another and can contradict each
+    other by a few observations: none counts less than nothing.
+    """
+    middles, low, below = [], min(0.0, buckets.bounds[0]), 0.0
+    for high, upto in zip(buckets.bounds[:-1], buckets.counts, strict=False):
+        if upto > below:
+            middles.append(((low + high) / 2, upto - below))
+            below = upto
+        low = high
+    return middles, low, max(0.0, buckets.count - below)
 
 
 def merged(histograms: Iterable[Buckets]) -> Buckets | None:

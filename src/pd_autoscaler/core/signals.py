@@ -38,13 +38,20 @@ class Signals:
     words: Mapping[Key, History] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
 
-    def sources(self, nodes: Iterable[Node], *, now_s: float, age_max_s: float) -> list[Source]:
-        """Return what each node's signals are read from at this moment."""
+    def sources(
+        self, nodes: Iterable[Node], *, now_s: float, age_max_s: float, window_s: float
+    ) -> list[Source]:
+        """Return what each node's signals are read from at this moment, over this window.
+
+        Raises ValueError if the memory is shorter than the window.
+        """
+        if window_s > self.keep_s:
+            raise ValueError(f"window of {window_s:g} s over a memory of {self.keep_s:g} s")
         return [
             source_of(
                 node,
-                self.histories.get(key_of(node), NO_PAGES),
-                self.words.get(key_of(node), NO_PAGES),
+                self.histories.get(key_of(node), NO_PAGES).over(now_s=now_s, window_s=window_s),
+                self.words.get(key_of(node), NO_PAGES).over(now_s=now_s, window_s=window_s),
                 now_s=now_s,
                 age_max_s=age_max_s,
                 pages_needed=self.pages_needed,
@@ -80,37 +87,19 @@ def observed(memory: Signals, facts: Facts, nodes: Sequence[Node]) -> Signals:
     return replace(memory, histories=histories, words=words, unread=unread)
 
 
-def node_signals(
-    memory: Signals, sources: Iterable[Source], *, now_s: float, window_s: float
-) -> dict[str, NodeSignals]:
+def node_signals(memory: Signals, sources: Iterable[Source]) -> dict[str, NodeSignals]:
     """Return every node's newest values and its token rate; of a node in doubt, the doubt alone."""
-    return {
-        source.node.id: _of_node(source, now_s=now_s, window_s=window_s, keep_s=memory.keep_s)
-        for source in sources
-    }
+    return {source.node.id: _of_node(source, keep_s=memory.keep_s) for source in sources}
 
 
-def role_signals(
-    memory: Signals,
-    sources: Iterable[Source],
-    role: Role,
-    *,
-    now_s: float,
-    window_s: float,
-) -> RoleSignals:
+def role_signals(memory: Signals, sources: Iterable[Source], role: Role) -> RoleSignals:
     """Return a role's signals over its serving nodes that are fresh; `sources` are of all nodes.
 
     Gauges are means over the window (`kv_used_max` is the highest value any node had in it), rates
-    and quantiles are of what happened in the window. Raises ValueError if the memory is shorter
-    than the window.
+    and quantiles are of what happened in the window.
     """
-    if window_s > memory.keep_s:
-        raise ValueError(f"window of {window_s:g} s over a memory of {memory.keep_s:g} s")
     serving = _serving(sources, role)
-    over = Over(
-        sources=[source for source in serving if not source.doubt], now_s=now_s, window_s=window_s
-    )
-    window = {"now_s": now_s, "window_s": window_s}
+    over = Over([source for source in serving if not source.doubt])
     ttft = over.ttft_p95_s()
     return RoleSignals(
         serving=len(serving),
@@ -125,8 +114,8 @@ def role_signals(
         kv_export_backlog=over.total("kv_export_backlog") if role is Role.PROMPT else None,
         kv_used_mean=over.mean("kv_used"),
         kv_used_max=over.highest("kv_used"),
-        token_rate=over.rates(lambda h: token_rate(h, role, keep_s=memory.keep_s, **window)),
-        arrival_rate=over.rates(lambda h: arrival_rate(h, **window)),
+        token_rate=over.rates(lambda view: token_rate(view, role, keep_s=memory.keep_s)),
+        arrival_rate=over.rates(arrival_rate),
         preempt_rate=over.rate("preemptions"),
         transfer_failure_rate=over.rate("transfer_failures"),
         kv_expired_rate=over.rate("kv_expired"),
@@ -138,7 +127,7 @@ def role_signals(
     )
 
 
-def held_tokens(sources: Iterable[Source], *, now_s: float, window_s: float) -> Signal | None:
+def held_tokens(sources: Iterable[Source]) -> Signal | None:
     """Return the tokens of KV that all fresh serving decoders hold, None if none of them says.
 
     Where only some say how much they have room for it is a lower bound.
@@ -146,32 +135,32 @@ def held_tokens(sources: Iterable[Source], *, now_s: float, window_s: float) -> 
     fresh = [source for source in _serving(sources, Role.DECODER) if not source.doubt]
     known = []
     for source in fresh:
-        used = source.mean("kv_used", now_s=now_s, window_s=window_s)
-        room = source.newest("cache_tokens", now_s=now_s)
+        used = source.mean("kv_used")
+        room = source.newest("cache_tokens")
         if used is not None and room is not None:
-            known.append((used.value * room.value, used.age_s))
+            held, age_s = used
+            known.append((held * room.value, age_s))
     if not known:
         return None
-    total = math.fsum(tokens for tokens, _ in known)
-    age_s = max(age_s for _, age_s in known)
-    return Signal(total, age_s, is_lower_bound=len(known) < len(fresh), nodes=len(known))
+    tokens, ages_s = zip(*known, strict=True)
+    return Signal(
+        math.fsum(tokens), max(ages_s), is_lower_bound=len(known) < len(fresh), nodes=len(known)
+    )
 
 
 def _serving(sources: Iterable[Source], role: Role) -> list[Source]:
     return [s for s in sources if s.node.role is role and s.node.state is NodeState.SERVING]
 
 
-def _of_node(source: Source, *, now_s: float, window_s: float, keep_s: float) -> NodeSignals:
+def _of_node(source: Source, *, keep_s: float) -> NodeSignals:
     node = source.node
     if source.doubt:
         return NodeSignals(
             node_id=node.id, engine=source.engine, age_s=source.age_s, doubt=source.doubt
         )
 
-    def gauge(name: str) -> Signal | None:
-        return source.newest(name, now_s=now_s)
-
-    rate = token_rate(source.pages, node.role, now_s=now_s, window_s=window_s, keep_s=keep_s)
+    gauge = source.newest
+    rate = token_rate(source.pages, node.role, keep_s=keep_s)
     return NodeSignals(
         node_id=node.id,
         engine=source.engine,

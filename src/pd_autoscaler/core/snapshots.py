@@ -71,10 +71,12 @@ def taken(
     """Return everything the pure half may know in this cycle, and what to remember of it."""
     nodes = tuple(_with_ready_time(node, leads) for node in fleet.nodes.values())
     known = signals.observed(memory.signals, facts, nodes)
-    sources = known.sources(nodes, now_s=facts.now_s, age_max_s=rules.age_max_s)
+    sources = known.sources(
+        nodes, now_s=facts.now_s, age_max_s=rules.age_max_s, window_s=rules.window_s
+    )
     at = _Moment(known, sources, facts.now_s, rules)
     prompt, decoder = at.role(Role.PROMPT), at.role(Role.DECODER)
-    of_nodes = signals.node_signals(known, sources, now_s=facts.now_s, window_s=rules.window_s)
+    of_nodes = signals.node_signals(known, sources)
     seen = attribution.attributed(prompt, decoder, _used(fleet), rules.thresholds)
     memory = at.learnt(memory, prompt, decoder, of_nodes, bottleneck=seen.bottleneck)
     links = Counter(link.state for link in fleet.links.values())
@@ -111,9 +113,7 @@ class _Moment:
     rules: SignalRules
 
     def role(self, role: Role) -> RoleSignals:
-        return signals.role_signals(
-            self.known, self.sources, role, now_s=self.now_s, window_s=self.rules.window_s
-        )
+        return signals.role_signals(self.known, self.sources, role)
 
     def learnt(
         self,
@@ -125,7 +125,7 @@ class _Moment:
         bottleneck: Bottleneck,
     ) -> Memory:
         """Return the memory with what these signals teach of demand and capacity."""
-        held = signals.held_tokens(self.sources, now_s=self.now_s, window_s=self.rules.window_s)
+        held = signals.held_tokens(self.sources)
         asked = demand.observed(
             memory.demand,
             prompt,

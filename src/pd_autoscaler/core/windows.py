@@ -182,74 +182,88 @@ class History:
         """The counters that grow at the end of a request only."""
         return self._last.lumpy if self._last else frozenset()
 
-    def ends(
-        self, has: Callable[[Page], bool], *, now_s: float, window_s: float
-    ) -> tuple[Page, Page] | None:
-        """Return the newest page and the one that a delta over the window starts from.
+    def over(self, *, now_s: float, window_s: float) -> "View":
+        """Return what these pages say over a window that ends now."""
+        pages, start_s = self.pages, now_s - window_s
+        if not pages:
+            return View(self, window_s, 0.0, None, (), ())
+        last = pages[-1]
+        first = bisect_left(pages, start_s, key=_AT_S)
+        earlier: tuple[Page, ...] = ()
+        if last.at_s >= start_s:
+            # Not further back, whatever is kept: a longer memory must not change an answer.
+            at_or_before = bisect_right(pages, start_s, first, len(pages) - 1, key=_AT_S)
+            earlier = pages[max(0, at_or_before - 1) : -1]
+        return View(self, window_s, max(0.0, now_s - last.at_s), last, earlier, pages[first:])
 
-        That is the newest page at or before the window's start, else the oldest inside it; pages
-        without what is asked for are left out. None without two of them, or with none inside the
-        window.
+
+class View(NamedTuple):
+    """One history over one window; where that begins is found once for all that is asked.
+
+    `last` is the newest page, `age_s` how old that is. `earlier` are the pages that a delta to it
+    may start at, oldest first: the newest at or before the window's start, then those inside; none
+    where the newest itself is from before that. `inside` are all pages inside the window.
+    """
+
+    history: History
+    window_s: float
+    age_s: float
+    last: Page | None
+    earlier: tuple[Page, ...]
+    inside: tuple[Page, ...]
+
+    def ends(self, has: Callable[[Page], bool]) -> tuple[Page, Page] | None:
+        """Return the pages that a delta over the window starts from and ends at.
+
+        Pages without what is asked for are left out. None without two of them.
         """
-        last = self.newest
+        last = self.last
         if last is None or not has(last):
             return None
-        for page in self._earlier(now_s - window_s):
+        for page in self.earlier:
             if has(page):
                 return page, last
         return None
 
-    def _earlier(self, start_s: float) -> tuple[Page, ...]:
-        """Return the pages that a delta from `start_s` to the newest may start at, oldest first.
-
-        Empty where the newest itself is from before that.
-        """
-        if self.pages[-1].at_s < start_s:
-            return ()
-        # Not further back, whatever is kept: a longer memory must not change an answer.
-        at_or_before = bisect_right(self.pages, start_s, hi=len(self.pages) - 1, key=_AT_S)
-        return self.pages[max(0, at_or_before - 1) : -1]
-
-    def grown(self, name: str, *, now_s: float, window_s: float) -> Span | None:
+    def grown(self, name: str) -> Span | None:
         """Return by how much a counter grew over the window, None if that is unknown."""
-        last = self.newest
+        last = self.last
         # What no page has is asked for as often as what all have.
         if last is None or name not in last.counters:
             return None
-        for first in self._earlier(now_s - window_s):
-            if name in first.counters:
-                delta = last.counters[name] - first.counters[name]
-                return Span(delta, last.at_s - first.at_s)
+        for first in self.earlier:
+            before = first.counters.get(name)
+            if before is not None:
+                return Span(last.counters[name] - before, last.at_s - first.at_s)
         return None
 
-    def rate(self, name: str, *, now_s: float, window_s: float) -> float | None:
+    def rate(self, name: str) -> float | None:
         """Return a counter's growth per second over the window, None if that is unknown."""
-        span = self.grown(name, now_s=now_s, window_s=window_s)
+        span = self.grown(name)
         return None if span is None else span.delta / span.seconds
 
-    def mean_observed(self, name: str, *, now_s: float, window_s: float) -> float | None:
+    def mean_observed(self, name: str) -> float | None:
         """Return sum over count of what a histogram observed in the window, None of nothing."""
-        total = self.grown(f"{name}_sum", now_s=now_s, window_s=window_s)
-        count = self.grown(f"{name}_count", now_s=now_s, window_s=window_s)
+        total = self.grown(f"{name}_sum")
+        count = self.grown(f"{name}_count")
         if total is None or count is None or count.delta <= 0:
             return None
         return total.delta / count.delta
 
-    def observed_count(self, name: str, *, now_s: float, window_s: float) -> float | None:
+    def observed_count(self, name: str) -> float | None:
         """Return how much a histogram observed in the window, None if that is unknown."""
-        count = self.grown(f"{name}_count", now_s=now_s, window_s=window_s)
+        count = self.grown(f"{name}_count")
         if count is not None:
             return count.delta
-        buckets = self.observations(name, now_s=now_s, window_s=window_s)
+        buckets = self.observations(name)
         return None if buckets is None else buckets.count
 
-    def observations(self, name: str, *, now_s: float, window_s: float) -> Buckets | None:
+    def observations(self, name: str) -> Buckets | None:
         """Return the histogram of what was observed in the window, None if that is unknown."""
-        newest = self.newest
-        last = newest.histograms.get(name) if newest else None
+        last = self.last.histograms.get(name) if self.last is not None else None
         if last is None:
             return None
-        for page in self._earlier(now_s - window_s):
+        for page in self.earlier:
             first = page.histograms.get(name)
             # Other bounds are another engine's; what it counted cannot be taken from this one's.
             if first is not None and first.bounds == last.bounds:
@@ -258,18 +272,18 @@ class History:
                 return None if min(grown, default=0.0) < 0 else Buckets(last.bounds, grown)
         return None
 
-    def gauges(self, name: str, *, now_s: float, window_s: float) -> list[float]:
+    def gauges(self, name: str) -> list[float]:
         """Return a gauge's values inside the window, oldest first."""
-        begin = bisect_left(self.pages, now_s - window_s, key=_AT_S)
-        return [page.gauges[name] for page in self.pages[begin:] if name in page.gauges]
+        return [page.gauges[name] for page in self.inside if name in page.gauges]
 
-    def highest(self, name: str, *, now_s: float, window_s: float) -> float | None:
+    def highest(self, name: str) -> float | None:
         """Return a gauge's highest value in the window, None if it has none there."""
-        return max(self.gauges(name, now_s=now_s, window_s=window_s), default=None)
+        values = self.gauges(name)
+        return max(values) if values else None
 
-    def mean(self, name: str, *, now_s: float, window_s: float) -> float | None:
+    def mean(self, name: str) -> float | None:
         """Return a gauge's mean over the pages in the window, None if there are none."""
-        values = self.gauges(name, now_s=now_s, window_s=window_s)
+        values = self.gauges(name)
         return math.fsum(values) / len(values) if values else None
 
 
