@@ -7,6 +7,7 @@ not overlap: the same tokens counted twice would make the fit surer than the pag
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from pd_autoscaler.core.capacity_fits import (
     rate_believed,
@@ -109,7 +110,9 @@ def learnt(
         tokens = _cache_tokens(history)
         name = (node.role, node_class(signals.engine, tokens))
         of_class = classes.get(name) or _first_seen(node.role, tokens, priors, now_s)
-        classes[name] = replace(of_class, seen_s=now_s) if of_class.seen_s < now_s else of_class
+        if of_class.seen_s < now_s:
+            of_class = Learnt(of_class.fit, now_s, of_class.kv_tokens)
+        classes[name] = of_class
         end_s = window_end_s(history, window_s=window_s)
         if end_s is None or end_s - max(used_s.get(key, -math.inf), node.since_s) < window_s:
             continue
@@ -128,6 +131,7 @@ def capacities(memory: CapacityMemory) -> tuple[NodeCapacity, ...]:
     )
 
 
+@lru_cache(maxsize=1024)
 def node_class(engine: str, cache_tokens: float) -> str:
     """Name the nodes that are alike, such as `vllm/49k`; 0 tokens of KV are unknown.
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 from pd_autoscaler.core.aggregates import Over
 from pd_autoscaler.core.freshness import Source, source_of, word_of
@@ -175,6 +174,13 @@ def _of_node(source: Source, *, keep_s: float) -> NodeSignals:
     )
 
 
+def _are_sane(values: Mapping[str, float]) -> bool:
+    for value in values.values():  # noqa: SIM110  # A generator takes three times as long.
+        if not 0 <= value < _VALUE_MAX:
+            return False
+    return True
+
+
 def _sane(reading: Reading | None, now_s: float) -> Reading | None:
     """Leave out what no engine can mean, and no page is from later than it was read.
 
@@ -183,8 +189,7 @@ def _sane(reading: Reading | None, now_s: float) -> Reading | None:
     """
     if reading is None:
         return None
-    numbers = chain(reading.gauges.values(), reading.counters.values())
-    if reading.at_s <= now_s and all(0 <= value < _VALUE_MAX for value in numbers):
+    if reading.at_s <= now_s and _are_sane(reading.gauges) and _are_sane(reading.counters):
         return reading
     gauges, counters = (
         {name: value for name, value in values.items() if 0 <= value < _VALUE_MAX}

@@ -6,10 +6,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter, sub
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pd_autoscaler.core.histograms import Buckets, buckets_of, unwrapped
 from pd_autoscaler.model.signals import Reading
+
+T = TypeVar("T")
 
 
 class Span(NamedTuple):
@@ -94,14 +96,14 @@ class History:
         """
         if self._last is not None and reading.at_s <= self._last.at_s:
             return self
-        if any(self._other_parts(reading)):
+        if reading.parts != self._parts and any(self._other_parts(reading)):
             return NO_PAGES.added(reading, keep_s=keep_s)
-        if born := self._born(reading):
+        if self._parts and (born := self._born(reading)):
             return self._from_zero(born).added(reading, keep_s=keep_s, spacing_s=spacing_s)
-        totals = {
-            name: self._totals.get(name, raw) + _growth(self._raw.get(name, raw), raw)
-            for name, raw in reading.counters.items()
-        }
+        totals: dict[str, float] = {}
+        for name, raw in reading.counters.items():
+            before = self._raw.get(name, raw)
+            totals[name] = self._totals.get(name, raw) + (raw - before if raw >= before else raw)
         raw_buckets: dict[str, Buckets] = {}
         total_buckets: dict[str, Buckets] = {}
         for name, histogram in reading.histograms.items():
@@ -123,11 +125,11 @@ class History:
             pages=(*kept, page),
             moved_at_s=self.moved_at_s if is_same else reading.at_s,
             _last=reading,
-            _raw={**self._raw, **reading.counters},
-            _totals={**self._totals, **totals},
-            _raw_buckets={**self._raw_buckets, **raw_buckets},
-            _total_buckets={**self._total_buckets, **total_buckets},
-            _parts={**self._parts, **reading.parts},
+            _raw=_updated(self._raw, reading.counters),
+            _totals=_updated(self._totals, totals),
+            _raw_buckets=_updated(self._raw_buckets, raw_buckets),
+            _total_buckets=_updated(self._total_buckets, total_buckets),
+            _parts=_updated(self._parts, reading.parts),
         )
 
     def _other_parts(self, reading: Reading) -> Iterator[tuple[str, int, int]]:
@@ -290,5 +292,6 @@ class View(NamedTuple):
 NO_PAGES = History()
 
 
-def _growth(before: float, now: float) -> float:
-    return now - before if now >= before else now
+def _updated(before: Mapping[str, T], now: Mapping[str, T]) -> Mapping[str, T]:
+    """Return what is known by name: nearly always what is told now, of all names."""
+    return now if before.keys() <= now.keys() else {**before, **now}

@@ -39,7 +39,9 @@ class Observer:
     what that has answered.
 
     Metrics are read at most once each `metrics_period_s`, however often `observe` is called;
-    `now_unix_s` is where wall time enters. One failing source never spoils the others.
+    `now_unix_s` is where wall time enters. `at_hand` tells a node's state where that takes no call:
+    a task and a deadline for each node are most of the cost of an observation that never waits. One
+    failing source never spoils the others.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Observer:
         metrics_period_s: float,
         concurrency_max: int = 128,
         now_unix_s: Callable[[], float],
+        at_hand: Callable[[Node], AgentState | None] | None = None,
     ) -> None:
         self._provider = provider
         self._router = router
@@ -67,6 +70,7 @@ class Observer:
         self._metrics_at_s = float("-inf")
         self._slots = anyio.Semaphore(concurrency_max, fast_acquire=True)
         self._now_unix_s = now_unix_s
+        self._at_hand = at_hand
         self._failing: set[str] = set()
         self._stopping: frozenset[str] = frozenset()
 
@@ -86,8 +90,14 @@ class Observer:
             if self._advisor is not None:
                 group.start_soon(self._read_advisor, notes, self._advisor)
             for node in nodes:
-                if node.agent_urls:
+                if not node.agent_urls:
+                    continue
+                state = None if self._at_hand is None else self._at_hand(node)
+                if state is None:
                     group.start_soon(self._read_agent, notes, node)
+                else:
+                    notes.agents[node.id] = state
+                    self._told(_agent_of(node), notes)
         return Facts(
             now_s=anyio.current_time(),
             now_unix_s=self._now_unix_s(),
@@ -110,7 +120,7 @@ class Observer:
         return notes.published
 
     async def _read(self, name: str, notes: _Notes, reading: Awaitable[None]) -> None:
-        """Await one source under the deadline; say once that it fails, and once that it is back."""
+        """Await one source under the deadline, and note why it did not answer."""
         try:
             with anyio.fail_after(self._deadline_s):
                 await reading
@@ -123,6 +133,10 @@ class Observer:
             notes.errors[name] = f"{type(error).__name__}: {error}"
             if name not in self._failing:
                 log.exception("%s failed unexpectedly", name)
+        self._told(name, notes)
+
+    def _told(self, name: str, notes: _Notes) -> None:
+        """Say once that a source fails, and once that it is back."""
         if name in notes.errors and name not in self._failing:
             self._failing.add(name)
             # A node that is being stopped is expected to fall silent.

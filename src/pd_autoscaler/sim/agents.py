@@ -32,11 +32,23 @@ class SimAgents:
 
     async def state(self, node: Node) -> AgentState:
         """Read a node's state."""
-        found, process = await self._reached(node.id)
+        return self._told(*await self._reached(node.id))
+
+    def at_hand(self, node: Node) -> AgentState | None:
+        """Return a node's state where messages take no time, None where it has to be asked."""
+        found = self._world.nodes.get(node.id)
+        is_near = self._step.is_instant and not self._step.is_dead and self._step.kill_in is None
+        if not is_near or found is None or not found.is_up or found.process is None:
+            return None
+        if found.agent_back_s > self._world.now_s:
+            return None
+        return self._told(found, found.process)
+
+    def _told(self, found: SimNode, process: Process) -> AgentState:
         self._world.flow()
         engine = self._world.engine(found)
         found.agent_seen_s = self._world.now_s
-        self._step.witness.read(node.id)
+        self._step.witness.read(found.id)
         return process.state(engine, now_s=self._world.now_s, can_switch_role=found.can_switch_role)
 
     async def claim(self, node: Node, *, fence: Fence) -> None:

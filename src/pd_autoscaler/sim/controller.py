@@ -46,6 +46,7 @@ def controller(
         deadline_s=5.0,
         metrics_period_s=metrics_period_s,
         now_unix_s=_clock(start_unix_s),
+        at_hand=agents.at_hand,
     )
     outside = Outside(
         provider=provider,

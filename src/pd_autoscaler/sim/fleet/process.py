@@ -6,6 +6,7 @@ are made by one side, both sides hold an entry, and only a normal unlink clears 
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from pd_autoscaler.model.facts import AgentPhase, AgentState, EngineLoad, EntryState, LinkEntry
 from pd_autoscaler.model.link import Verdict
@@ -101,14 +102,10 @@ class Process:
             phase=self.phase,
             endpoints=(endpoint,) if is_ready else (),
             links=tuple(
-                LinkEntry(
-                    cluster_id=cluster_id,
-                    state=row.state,
-                    peer_incarnation=row.peer_incarnation,
-                    code=row.code,
-                    age_s=now_s - row.since_s,
-                )
-                for cluster_id, row in self.rows.items()
+                [
+                    _entry(cluster_id, row.state, row.peer_incarnation, row.code)
+                    for cluster_id, row in self.rows.items()
+                ]
             ),
             engine=engine,
             calls_in_flight=len(under_way),
@@ -118,6 +115,17 @@ class Process:
             version="simulated",
             can_switch_role=can_switch_role,
         )
+
+
+@lru_cache(maxsize=100_000)
+def _entry(cluster_id: int, state: EntryState, peer_incarnation: str, code: str) -> LinkEntry:
+    """Return a row as the agent tells it, the same one while it is the same.
+
+    A thousand pairs are told of in every cycle, and how old a row is nobody asks.
+    """
+    return LinkEntry(
+        cluster_id=cluster_id, state=state, peer_incarnation=peer_incarnation, code=code
+    )
 
 
 def link(client: Process, cluster_id: int, server: Process | None) -> str:

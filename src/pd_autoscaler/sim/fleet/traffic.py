@@ -77,6 +77,9 @@ class Steady:
         )
 
 
+_NOBODY = arrivals_of(())
+
+
 class Recorded:
     """The requests of a trace, at their own times; they are handed over at once."""
 
@@ -86,5 +89,5 @@ class Recorded:
     def until(self, now_s: float) -> Arrivals:
         """Return all requests the first time, those of the future as well."""
         del now_s
-        left, self._left = self._left, arrivals_of(())
+        left, self._left = self._left, _NOBODY
         return left

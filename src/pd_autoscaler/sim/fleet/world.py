@@ -6,8 +6,7 @@ first. It outlives every controller of a run.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -88,17 +87,15 @@ class World:
 
     def advance(self, now_s: float) -> None:
         """Let everything happen that is due by now."""
-        with self._own_faults():
-            self.events.advance(now_s)
-
-    @contextmanager
-    def _own_faults(self) -> Iterator[None]:
-        """Keep a fault of the world itself: its controller takes all it meets for an outage."""
         try:
-            yield
+            self.events.advance(now_s)
         except Exception as error:
-            self.error = self.error or error
+            self._kept(error)
             raise
+
+    def _kept(self, error: Exception) -> None:
+        """Keep a fault of the world itself: its controller takes all it meets for an outage."""
+        self.error = self.error or error
 
     def note(self, line: str) -> None:
         """Write a line into the world's journal, which the digest covers."""
@@ -308,8 +305,11 @@ class World:
 
     def flow(self) -> None:
         """Let requests flow up to the present."""
-        with self._own_faults():
+        try:
             self.engines.flow(self.now_s)
+        except Exception as error:
+            self._kept(error)
+            raise
 
     def in_flight(self, node: SimNode) -> int:
         """Return the requests on a node, as last flowed."""

@@ -112,6 +112,9 @@ class RequestFleet:
         self._act: Callable[[State, int, int, float], None] = act if is_compiled else plain(act)
         self._tables: dict[object, int] = {}
         self._now_s = 0.0
+        # Nothing is due and no load has changed since then, unless something was done to the fleet.
+        self._settled_s = -math.inf
+        self._loads: dict[int, NodeLoad] = {}
         self._last_arrival_s = 0.0
         self._offered = 0
 
@@ -154,12 +157,12 @@ class RequestFleet:
     def publish(self, slot: int) -> None:
         """Have the router send to a node from now on, first of all what waits for one."""
         self._there(slot).is_published = 1
-        self._act(self._state, WEIGH, slot, self._now_s)
+        self._do(WEIGH, slot)
 
     def withdraw(self, slot: int) -> None:
         """Send a node nothing new; what it has goes on."""
         self._there(slot).is_published = 0
-        self._act(self._state, WEIGH, slot, self._now_s)
+        self._do(WEIGH, slot)
 
     def remove(self, slot: int) -> None:
         """End a node's process: every request that is on it, or whose KV is only there, fails.
@@ -168,7 +171,7 @@ class RequestFleet:
         the other network card stays booked.
         """
         self._there(slot)
-        self._act(self._state, REMOVE, slot, self._now_s)
+        self._do(REMOVE, slot)
 
     def take_role(self, slot: int, role: Role) -> None:
         """Let an empty node have a role from now on, unpublished; its counters go on.
@@ -181,12 +184,14 @@ class RequestFleet:
         self.withdraw(slot)
         node.role = _ROLES[role]
         node.load = 0
+        self._stir()
 
     def set_linked(self, decoder_slot: int, prompt_slot: int, is_linked: bool) -> None:
         """Say whether a decoder can pull from a prompt node; a pull that cannot begin fails."""
         self._there(decoder_slot)
         self._there(prompt_slot)
         self._state.cuts[decoder_slot, prompt_slot] = not is_linked
+        self._stir()
 
     def offer(self, arrivals: Arrivals) -> None:
         """Append arrivals; their times are the fleet's, and none is before an earlier one.
@@ -212,21 +217,42 @@ class RequestFleet:
         rows.first_token_s = rows.done_s = math.nan
         rows.prompt = rows.decoder = -1
         self._offered = known
+        self._stir()
         self._state.fleet[0].offered = known
         self._last_arrival_s = float(arrivals.at_s[-1])
 
     def advance(self, until_s: float) -> None:
         """Let everything happen that is due by then; a time that is past changes nothing."""
         self._now_s = max(self._now_s, until_s)
-        self._act(self._state, ADVANCE, 0, self._now_s)
+        if self._settled_s < self._now_s:
+            self._do(ADVANCE)
+            self._settled_s = self._now_s
+
+    def _do(self, what: int, slot: int = 0) -> None:
+        self._stir()
+        self._act(self._state, what, slot, self._now_s)
+
+    def _stir(self) -> None:
+        """Forget what was true as long as nothing was done to the fleet."""
+        self._settled_s = -math.inf
+        self._loads.clear()
 
     def load(self, slot: int) -> NodeLoad:
         """Return what is on a node."""
-        return pages.load(self._state, slot, self._now_s)
+        found = self._loads.get(slot)
+        if found is None:
+            found = self._loads[slot] = pages.load(self._state, slot, self._now_s)
+        return found
 
     def reading(self, slot: int, node_id: str, now_s: float) -> Reading:
         """Return a node's page in canonical names, as of the fleet's clock; `at_s` is `now_s`."""
-        page = pages.page(self._state, slot, bounds=self._bounds, now_s=self._now_s)
+        page = pages.page(
+            self._state,
+            slot,
+            found=self.load(slot),
+            bounds=self._bounds,
+            now_s=self._now_s,
+        )
         return Reading(
             node_id=node_id,
             at_s=now_s,
@@ -238,6 +264,7 @@ class RequestFleet:
 
     def reset_counters(self, slot: int) -> None:
         """Begin every count of a node at zero again, as a restarted exporter does."""
+        self._stir()
         node = self._there(slot)
         for name in _COUNTERS:
             setattr(node, name, 0)

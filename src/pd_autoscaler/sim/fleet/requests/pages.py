@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+
 from pd_autoscaler.model.signals import Histogram
 from pd_autoscaler.sim.fleet.requests.bounds import NAMES
 from pd_autoscaler.sim.fleet.requests.jit import plain
@@ -24,6 +26,7 @@ from pd_autoscaler.sim.fleet.requests.state import (
     TTFT,
     WAITING,
     State,
+    row,
 )
 from pd_autoscaler.sim.fleet.requests.steps import taken
 
@@ -68,12 +71,12 @@ def load(state: State, slot: int, now_s: float) -> NodeLoad:
 
 
 def _node(state: State, slot: int) -> Any:
-    return _Node._make(state.nodes[slot].item())
+    return _Node._make(row(state.nodes, slot))
 
 
 def _load(state: State, slot: int, node: Any, now_s: float) -> NodeLoad:
     base = FLEET_LISTS + NODE_LISTS * slot
-    lengths = state.lists["length"][base : base + NODE_LISTS].tolist()
+    lengths = np.ndarray.__getitem__(state.lists, "length")[base : base + NODE_LISTS].tolist()
     held = node.kv_held
     if node.role != PROMPT:
         held = node.context + node.coming + _tokens_since(node, lengths[ACTIVE], now_s)
@@ -109,10 +112,16 @@ class Page:
     histograms: dict[str, Histogram]
 
 
-def page(state: State, slot: int, *, bounds: Mapping[str, Sequence[float]], now_s: float) -> Page:
-    """Return a node's page in canonical names, as true at `now_s`."""
+def page(
+    state: State,
+    slot: int,
+    *,
+    found: NodeLoad,
+    bounds: Mapping[str, Sequence[float]],
+    now_s: float,
+) -> Page:
+    """Return a node's page in canonical names, as true at `now_s`; `found` is its load then."""
     node = _node(state, slot)
-    found = _load(state, slot, node, now_s)
     is_prompt = node.role == PROMPT
     gauges = {
         "waiting": float(found.waiting),
