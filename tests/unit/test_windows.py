@@ -175,8 +175,8 @@ def test_growth_is_what_was_added_whatever_resets_there_were(
     span = history.over(now_s=len(steps), window_s=300).grown("n")
 
     assert span is not None
-    # A step that is small beside the counter's value is known to that value's precision.
-    assert span.delta == pytest.approx(added, abs=1e-9 * max(value, 1.0))
+    # A step that is small beside all that was counted is known to that sum's precision.
+    assert span.delta == pytest.approx(added, abs=1e-9 * max(added, value, 1.0))
 
 
 def test_observations_are_those_of_the_window_alone() -> None:

@@ -126,7 +126,7 @@ def learnt(
 def capacities(memory: CapacityMemory) -> tuple[NodeCapacity, ...]:
     """Tell what one node of each class can do; None is what neither pages nor priors told."""
     return tuple(
-        replace(_capacity(role, name, known.fit), kv_tokens=known.kv_tokens or None)
+        _capacity(role, name, known.fit, known.kv_tokens or None)
         for (role, name), known in sorted(memory.classes.items(), key=lambda item: item[0])
     )
 
@@ -194,22 +194,28 @@ def _first_seen(role: Role, tokens: float, priors: Priors, now_s: float) -> Lear
     return Learnt(priors.begun(role, has_kv_size=tokens > 0), now_s, tokens)
 
 
-def _capacity(role: Role, name: str, fit: Fit | None) -> NodeCapacity:
+def _capacity(role: Role, name: str, fit: Fit | None, kv_tokens: float | None) -> NodeCapacity:
     if fit is None or fit.is_guess:
-        return NodeCapacity(role=role, node_class=name)
-    told = NodeCapacity(
+        return NodeCapacity(role=role, node_class=name, kv_tokens=kv_tokens)
+    if role is Role.PROMPT:
+        return NodeCapacity(
+            role=role,
+            node_class=name,
+            samples=fit.samples,
+            rejected=fit.rejected,
+            error=fit.error,
+            kv_tokens=kv_tokens,
+            prefill_tokens_per_s=fit.values[0],
+        )
+    base_s, request_s, token_s = fit.values
+    _, batch_max, tokens_max = fit.highest
+    return NodeCapacity(
         role=role,
         node_class=name,
         samples=fit.samples,
         rejected=fit.rejected,
         error=fit.error,
-    )
-    if role is Role.PROMPT:
-        return replace(told, prefill_tokens_per_s=fit.values[0])
-    base_s, request_s, token_s = fit.values
-    _, batch_max, tokens_max = fit.highest
-    return replace(
-        told,
+        kv_tokens=kv_tokens,
         step_base_s=base_s,
         step_per_request_s=request_s,
         step_per_token_s=token_s,

@@ -5,8 +5,9 @@ overlapping ones would make a trend look surer, and arrivals smoother, than they
 """
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 Point = tuple[float, float]
@@ -56,8 +57,16 @@ class Track:
         since_s = now_s if self._is_off(value, now_s=now_s) else self.since_s
         is_due = not self.points or now_s - self.points[-1][0] >= self.window_s
         points = (*self.points, (now_s, value))[-POINTS_MAX:] if is_due else self.points
-        track = self._answered(value, now_s=now_s)
-        return replace(track, points=points, newest=(now_s, value), since_s=since_s)
+        due, errors = self._answered(value, now_s=now_s)
+        return Track(
+            window_s=self.window_s,
+            trend_s=self.trend_s,
+            points=points,
+            newest=(now_s, value),
+            since_s=since_s,
+            due=due,
+            errors=errors,
+        )
 
     def promised(self, value: float, *, at_s: float) -> "Track":
         """Return the track with a forecast of a later moment, to be compared when it comes.
@@ -99,7 +108,7 @@ class Track:
         if self.newest is None:
             return 0.0
         since_s = max(self.since_s, self.newest[0] - self.trend_s)
-        rows = [point for point in self.points if point[0] >= since_s]
+        rows = self.points[bisect_left(self.points, (since_s,)) :]
         if len(rows) < POINTS_MIN:
             return 0.0
         slope, error = _fitted(rows)
@@ -122,15 +131,7 @@ class Track:
         Half of the mean squared step (von Neumann's estimate), so that slow swings do not count;
         without the largest tenth, so that one step of load does not count for half an hour.
         """
-        steps = sorted(
-            (2 * (b - a) / (b + a)) ** 2
-            for (_, a), (_, b) in pairwise(self.points)
-            if a + b > VALUE_MIN
-        )
-        if len(steps) < POINTS_MIN:
-            return None
-        usual = steps[: len(steps) - math.ceil(_TRIMMED * len(steps))]
-        return math.fsum(usual) / len(usual) / 2 / _TRIMMED_REST
+        return _variance(self.points)
 
     def excess(self, quantile: float, *, first: float, horizon_s: float) -> float:
         """Return by what share demand exceeds a forecast, at a quantile of what was seen.
@@ -155,29 +156,46 @@ class Track:
         least = JUMP_DEVIATIONS * NOISE_MIN * most
         return off > least and off > JUMP_DEVIATIONS * self.noise * most
 
-    def _answered(self, value: float, *, now_s: float) -> "Track":
-        """Compare the forecasts that have come due with the value."""
+    def _answered(
+        self, value: float, *, now_s: float
+    ) -> tuple[tuple[Point, ...], tuple[float, ...]]:
+        """Compare the forecasts that have come due with the value; return those left and errors."""
+        if not self.due or self.due[0][0] > now_s:
+            return self.due, self.errors
         ripe = [point for point in self.due if point[0] <= now_s]
-        if not ripe:
-            return self
         errors = [
             min((value - told) / told, ERROR_MAX)
             for due_s, told in ripe
             # One that came due in a long silence is answered by nothing.
             if told > VALUE_MIN and now_s - due_s <= self.window_s
         ]
-        due = self.due[len(ripe) :]
-        return replace(self, due=due, errors=(*self.errors, *errors)[-ERRORS_MAX:])
+        return self.due[len(ripe) :], (*self.errors, *errors)[-ERRORS_MAX:]
 
 
-def _fitted(rows: Sequence[Point]) -> tuple[float, float]:
+# Points are added once a window, and asked about many times in each cycle of it.
+_CYCLES_KEPT = 64
+
+
+@lru_cache(maxsize=_CYCLES_KEPT)
+def _variance(points: tuple[Point, ...]) -> float | None:
+    steps = sorted(
+        [(2 * (b - a) / (b + a)) ** 2 for (_, a), (_, b) in pairwise(points) if a + b > VALUE_MIN]
+    )
+    if len(steps) < POINTS_MIN:
+        return None
+    usual = steps[: len(steps) - math.ceil(_TRIMMED * len(steps))]
+    return math.fsum(usual) / len(usual) / 2 / _TRIMMED_REST
+
+
+@lru_cache(maxsize=_CYCLES_KEPT)
+def _fitted(rows: tuple[Point, ...]) -> tuple[float, float]:
     """Return the slope of the line through points, and its standard error."""
     count = len(rows)
-    at_s = math.fsum(t for t, _ in rows) / count
-    mean = math.fsum(v for _, v in rows) / count
-    spread = math.fsum((t - at_s) ** 2 for t, _ in rows)
+    at_s = math.fsum([t for t, _ in rows]) / count
+    mean = math.fsum([v for _, v in rows]) / count
+    spread = math.fsum([(t - at_s) ** 2 for t, _ in rows])
     if spread <= 0:
         return 0.0, math.inf
-    slope = math.fsum((t - at_s) * (v - mean) for t, v in rows) / spread
-    rest = math.fsum((v - mean - slope * (t - at_s)) ** 2 for t, v in rows)
+    slope = math.fsum([(t - at_s) * (v - mean) for t, v in rows]) / spread
+    rest = math.fsum([(v - mean - slope * (t - at_s)) ** 2 for t, v in rows])
     return slope, math.sqrt(rest / (count - 2) / spread)

@@ -141,5 +141,8 @@ def unwrapped(before: Buckets | None, total: Buckets | None, now: Buckets) -> Bu
     if before.counts == now.counts:
         return total
     is_reset = any(map(lt, now.counts, before.counts))
+    if total is before and not is_reset:
+        # As long as it never went back the total is what the engine counts.
+        return now
     grown = now.counts if is_reset else map(sub, now.counts, before.counts)
     return Buckets(now.bounds, array("d", map(add, total.counts, grown)))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pd_autoscaler.model.node import NodeState
 from pd_autoscaler.model.report import Move
@@ -36,10 +37,7 @@ class LeadTimes:
 
     def percentiles(self) -> dict[str, LeadTime]:
         """Return median and 95th percentile of each phase that was ever measured."""
-        return {
-            phase: LeadTime(_percentile(taken, 0.50), _percentile(taken, 0.95), len(taken))
-            for phase, taken in self.samples.items()
-        }
+        return {phase: _lead_time(taken) for phase, taken in self.samples.items()}
 
 
 def measured(memory: LeadTimes, moves: Iterable[Move]) -> LeadTimes:
@@ -58,6 +56,11 @@ def measured(memory: LeadTimes, moves: Iterable[Move]) -> LeadTimes:
         if move.after not in {_S.INITIALISING, _S.LINKING}:
             returning.discard(move.node_id)
     return LeadTimes(samples, frozenset(returning))
+
+
+@lru_cache(maxsize=64)
+def _lead_time(taken: tuple[float, ...]) -> LeadTime:
+    return LeadTime(_percentile(taken, 0.50), _percentile(taken, 0.95), len(taken))
 
 
 def _percentile(taken: tuple[float, ...], q: float) -> float:

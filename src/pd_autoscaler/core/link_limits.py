@@ -6,6 +6,7 @@ A node's busiest endpoint is that of its rank 0: every mapping of ranks loads it
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pd_autoscaler.core.fleet import Fleet
 from pd_autoscaler.core.link_tables import KNOWN
@@ -23,8 +24,13 @@ _STAYING = COMING | {NodeState.SERVING}
 
 def load_of(mapping: RankMapping, node: Node, other_ranks: int) -> int:
     """Return how many endpoint links a node's busiest card has with one node of so many ranks."""
+    return _load(mapping, len(node.endpoints), other_ranks)
+
+
+@lru_cache(maxsize=256)
+def _load(mapping: RankMapping, own_ranks: int, other_ranks: int) -> int:
     # The mappings are the same seen from either side.
-    return sum(own == 0 for own, _ in rank_pairs(mapping, len(node.endpoints), other_ranks))
+    return sum(own == 0 for own, _ in rank_pairs(mapping, own_ranks, other_ranks))
 
 
 def links_max(node: Node) -> int | None:
@@ -40,9 +46,13 @@ def shared_ids(fleet: Fleet) -> Mapping[str, str]:
     may still be alive.
     """
     owners: dict[int, list[str]] = {}
+    count = 0
     for node in fleet.nodes.values():
         for cluster_id in node.cluster_ids:
             owners.setdefault(cluster_id, []).append(node.id)
+            count += 1
+    if count == len(owners):
+        return {}
     return {
         node_id: f"cluster id {cluster_id} is reported by {', '.join(dict.fromkeys(ids))}"
         for cluster_id, ids in owners.items()

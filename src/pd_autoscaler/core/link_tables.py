@@ -46,13 +46,13 @@ def observed(fleet: Fleet, answered: frozenset[str], rules: LinkRules, *, now_s:
             keys_of[ranks] = [row_keys(rules.ranks, ranks, prompt) for prompt in prompts]
         for prompt, keys in zip(prompts, keys_of[ranks], strict=True):
             before = fleet.links.get((decoder.id, prompt.id))
+            if before is not None and is_new and _is_as_it_was(before, decoder, prompt, rows, keys):
+                # Nearly always: nothing is new, nor is there anything to forget.
+                links[before.pair] = before
+                continue
             link = _same_or_new(before, decoder, prompt, now_s)
             if is_new:
                 told = _told_by(link, rows, keys, living, now_s)
-                if told is before and not told.attempts:
-                    # Nearly always: nothing is new, nor is there anything to forget.
-                    links[decoder.id, prompt.id] = told
-                    continue
                 held = fleet.linked.get(prompt.incarnation, frozenset())
                 if _is_half_open(link, told, decoder, held):
                     told = link
@@ -97,6 +97,23 @@ def _same_or_new(link: Link | None, decoder: Node, prompt: Node, now_s: float) -
         retry_at_s=now_s,
         decoder_incarnation=decoder.incarnation,
         prompt_incarnation=prompt.incarnation,
+    )
+
+
+def _is_as_it_was(
+    link: Link,
+    decoder: Node,
+    prompt: Node,
+    rows: Mapping[RowKey, LinkEntry],
+    keys: Sequence[RowKey],
+) -> bool:
+    """Whether a link was up between these very processes, never failed of late, and still is."""
+    return (
+        link.state is LinkState.LINKED
+        and not link.attempts
+        and link.decoder_incarnation == decoder.incarnation
+        and link.prompt_incarnation == prompt.incarnation
+        and _is_up(rows, keys, link.prompt_incarnation, link.code)
     )
 
 

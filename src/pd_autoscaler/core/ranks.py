@@ -1,6 +1,7 @@
 """Which endpoints (accelerator ranks) of a decoder and a prompt node are linked."""
 
 from enum import StrEnum
+from functools import lru_cache
 from itertools import product
 
 
@@ -21,6 +22,7 @@ RankPair = tuple[int, int]
 """(decoder rank, prompt rank)"""
 
 
+@lru_cache(maxsize=256)
 def rank_pairs(mapping: RankMapping, decoder: int, prompt: int) -> tuple[RankPair, ...]:
     """Return the rank pairs of a decoder and a prompt node with so many ranks each.
 

@@ -11,6 +11,7 @@ from pd_autoscaler.model.link import LinkState, Pair
 from pd_autoscaler.model.node import COMING, LEAVING, Node, NodeState, Role
 
 _S = NodeState
+_STAYING = COMING | {_S.SERVING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Sight:
     now_s: float
     notes: list[str] = field(default_factory=list)
     published: dict[str, Node] = field(default_factory=dict)
+    _missing: dict[Role, int] = field(default_factory=dict)
 
     def is_free(self, node: Node) -> bool:
         """Whether an action may begin on a node: none is under way or unknown, its wait is over."""
@@ -49,11 +51,20 @@ class Sight:
 
     def missing(self, role: Role) -> int:
         """How many nodes of a role the target asks for beyond those that serve or come."""
-        staying = COMING | {_S.SERVING}
-        nodes = [n for n in self.fleet.nodes.values() if n.future_role is role]
-        # One that switches roles counts for the role that it takes, from its drain on.
-        coming = [n for n in nodes if n.state in staying or (n.next_role and n.state in LEAVING)]
-        return self.target.of(role) - sum(n.id not in self.fleet.drains for n in coming)
+        found = self._missing.get(role)
+        if found is None:
+            found = self._missing[role] = self.target.of(role) - len(self._staying(role))
+        return found
+
+    def _staying(self, role: Role) -> list[Node]:
+        return [
+            n
+            for n in self.fleet.nodes.values()
+            if n.future_role is role
+            # One that switches roles counts for the role that it takes, from its drain on.
+            and (n.state in _STAYING or (n.next_role and n.state in LEAVING))
+            and n.id not in self.fleet.drains
+        ]
 
     def room(self) -> int:
         """How many more nodes the budget allows."""

@@ -89,7 +89,7 @@ def _of_decoders(fleet: Fleet, barred: set[Pair], now_s: float) -> Iterator[tupl
     past = {n.id for n in fleet.nodes.values() if n.state in _PAST}
     shared = shared_ids(fleet)
     for link in fleet.links.values():
-        is_over = not past.isdisjoint(link.pair) or link.pair in barred
+        is_over = link.decoder in past or link.prompt in past or (barred and link.pair in barred)
         if not is_over and link.state is not LinkState.SUSPECT:
             continue
         decoder = fleet.nodes[link.decoder]

@@ -51,7 +51,10 @@ def inside(page: Page) -> float | None:
 
 def is_working(page: Page) -> bool:
     """Whether a page shows requests inside, so that its counters must move."""
-    return bool(page.counters) and any(page.gauges.get(name) for name in INSIDE)
+    if not page.counters:
+        return False
+    gauges = page.gauges
+    return bool(gauges.get("waiting") or gauges.get("waiting_deferred") or gauges.get("running"))
 
 
 @dataclass(frozen=True, slots=True)

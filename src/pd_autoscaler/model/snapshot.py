@@ -96,7 +96,7 @@ class Snapshot:
 
     def count(self, role: Role, *states: NodeState) -> int:
         """Count nodes of a role in these states."""
-        return sum(node.role is role and node.state in states for node in self.nodes)
+        return len([n for n in self.nodes if n.role is role and n.state in states])
 
     def is_fault_elsewhere(self, role: Role) -> bool:
         """Whether more nodes of a role would not help: links are at fault, or decoders for prompts.

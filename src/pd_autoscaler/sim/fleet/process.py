@@ -93,7 +93,7 @@ class Process:
         """Return what the agent says of this process."""
         under_way = self.under_way()
         is_ready = self.phase is AgentPhase.READY
-        endpoint = Endpoint(0, self.cluster_id, self.ip, self.port, self.links_max)
+        endpoint = _endpoint(self.cluster_id, self.ip, self.port, self.links_max)
         return AgentState(
             node_id=self.node_id,
             at_s=now_s,
@@ -115,6 +115,12 @@ class Process:
             version="simulated",
             can_switch_role=can_switch_role,
         )
+
+
+@lru_cache(maxsize=10_000)
+def _endpoint(cluster_id: int, ip: str, port: int | None, links_max: int | None) -> Endpoint:
+    """Return an endpoint, the same one each time that it is told."""
+    return Endpoint(0, cluster_id, ip, port, links_max)
 
 
 @lru_cache(maxsize=100_000)
