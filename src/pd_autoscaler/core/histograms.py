@@ -127,11 +127,13 @@ def merged(histograms: Iterable[Buckets]) -> Buckets | None:
 
 
 def buckets_of(histogram: Histogram, *, like: Buckets | None = None) -> Buckets:
-    """Pack a page's histogram; one `like` it lends its bounds."""
+    """Pack a page's histogram; one `like` it lends its bounds, or is it, where it says the same."""
     bounds, counts = zip(*histogram, strict=True) if histogram else ((), ())
+    packed = array("d", counts)
+    if like is None or like.bounds != bounds:
+        return Buckets(bounds, packed)
     # One tuple of bounds a node instead of one a page: a thousand nodes keep many pages.
-    shared = like.bounds if like is not None and like.bounds == bounds else bounds
-    return Buckets(shared, array("d", counts))
+    return like if like.counts == packed else Buckets(like.bounds, packed)
 
 
 def unwrapped(before: Buckets | None, total: Buckets | None, now: Buckets) -> Buckets:

@@ -30,15 +30,18 @@ class Engines:
     ) -> None:
         self.requests = RequestFleet(profile, patience_s=patience_s, is_chunked=is_chunked)
         self._traffic = traffic
+        self._flowed_s = -math.inf
         self._slots: dict[str, int] = {}
         self._roles: dict[str, Role] = {}
         self._published: set[str] = set()
 
     def flow(self, now_s: float) -> None:
         """Let requests arrive and be worked on up to the present."""
-        came = self._traffic.until(now_s)
-        if len(came):
-            self.requests.offer(came)
+        if now_s > self._flowed_s:
+            self._flowed_s = now_s
+            came = self._traffic.until(now_s)
+            if len(came):
+                self.requests.offer(came)
         self.requests.advance(now_s)
 
     def boot(self, node_id: str, role: Role) -> None:
