@@ -1,7 +1,7 @@
 """Freshness: what a node's signals are read from, how old that is, and why it is not believed."""
 
 import math
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pd_autoscaler.core.windows import INSIDE, Page, View, is_working
 from pd_autoscaler.model.facts import AgentState
@@ -15,8 +15,7 @@ Told = tuple[float, float]
 """A value and its age in seconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(NamedTuple):
     """What one node's signals are read from: its pages first, then its agent's word.
 
     `doubt` says why they are not believed, empty if they are. `is_idle` says that the agent knows
@@ -24,18 +23,20 @@ class Source:
     """
 
     node: Node
+    pages: View
+    agent: View | None = None
     doubt: str = ""
     age_s: float | None = None
     engine: str = ""
     is_idle: bool = False
-    pages: View
-    agent: View | None = None
 
     def newest(self, name: str) -> Signal | None:
         """Return a gauge's newest value, None if nobody says."""
         for view in (self.pages, self.agent):
-            if view is not None and view.last is not None and name in view.last.gauges:
-                return Signal(self._trusted(name, view.last.gauges[name]), view.age_s)
+            if view is not None and view.last is not None:
+                value = view.last.gauges.get(name)
+                if value is not None:
+                    return Signal(self._trusted(name, value), view.age_s)
         return None
 
     def mean(self, name: str) -> Told | None:
@@ -95,7 +96,7 @@ def source_of(
     if not _is_recent(pages, now_s, age_max_s):
         if pages_needed:
             silent = _silent(node, pages, None, now_s)
-            return replace(silent, doubt=f"{silent.doubt}: {unread}") if unread else silent
+            return silent._replace(doubt=f"{silent.doubt}: {unread}") if unread else silent
         if word is None:
             return _silent(node, pages, agent, now_s)
         # Without pages the agent's word is all there is; it has no counters.
@@ -105,8 +106,8 @@ def source_of(
     if found.doubt or still_s <= age_max_s:
         return found
     if word is not None and _is_empty(word.last, node.role):
-        return replace(found, is_idle=True)
-    return replace(found, doubt=f"frozen: work inside, but no number moved for {still_s:.0f} s")
+        return found._replace(is_idle=True)
+    return found._replace(doubt=f"frozen: work inside, but no number moved for {still_s:.0f} s")
 
 
 def _is_recent(view: View, now_s: float, age_max_s: float) -> bool:

@@ -21,8 +21,7 @@ class Span(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """One page with its counters unwrapped: they never go back, whatever the engine did."""
 
     at_s: float
@@ -116,12 +115,11 @@ class History:
                 self._raw_buckets.get(name), self._total_buckets.get(name), raw_now
             )
         page = Page(reading.at_s, reading.gauges, totals, total_buckets)
-        first_s = reading.at_s - keep_s
         is_same = self._last is not None and self._last.said == reading.said
         kept = self.pages if is_same else self._renewed(reading)
         # One page older than the window stays: a rate over the whole window starts there.
-        outside = bisect_left(kept, first_s, key=_AT_S)
-        kept = kept[max(0, outside - 1) :]
+        outside = bisect_left(kept, reading.at_s - keep_s, key=_AT_S)
+        kept = kept[outside - 1 :] if outside > 1 else kept
         if len(kept) > 1 and kept[-1].at_s - kept[-2].at_s < spacing_s:
             kept = kept[:-1]
         return History(
@@ -159,7 +157,7 @@ class History:
     def _from_zero(self, born: Mapping[str, float]) -> "History":
         return replace(
             self,
-            pages=tuple(replace(p, counters={**born, **p.counters}) for p in self.pages),
+            pages=tuple(p._replace(counters={**born, **p.counters}) for p in self.pages),
             _raw={**self._raw, **born},
             _totals={**self._totals, **born},
         )

@@ -114,7 +114,7 @@ class RequestFleet:
         self._now_s = 0.0
         # Nothing is due and no load has changed since then, unless something was done to the fleet.
         self._settled_s = -math.inf
-        self._loads: dict[int, NodeLoad] = {}
+        self._looks: dict[int, pages.Look] = {}
         self._last_arrival_s = 0.0
         self._offered = 0
 
@@ -235,13 +235,16 @@ class RequestFleet:
     def _stir(self) -> None:
         """Forget what was true as long as nothing was done to the fleet."""
         self._settled_s = -math.inf
-        self._loads.clear()
+        self._looks.clear()
 
     def load(self, slot: int) -> NodeLoad:
         """Return what is on a node."""
-        found = self._loads.get(slot)
+        return self._look(slot).load
+
+    def _look(self, slot: int) -> pages.Look:
+        found = self._looks.get(slot)
         if found is None:
-            found = self._loads[slot] = pages.load(self._state, slot, self._now_s)
+            found = self._looks[slot] = pages.look(self._state, slot, self._now_s)
         return found
 
     def reading(self, slot: int, node_id: str, now_s: float) -> Reading:
@@ -249,7 +252,7 @@ class RequestFleet:
         page = pages.page(
             self._state,
             slot,
-            found=self.load(slot),
+            seen=self._look(slot),
             bounds=self._bounds,
             now_s=self._now_s,
         )

@@ -2,9 +2,8 @@
 
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,8 +44,7 @@ _Node: Any = namedtuple("_Node", NODE.names or ())  # type: ignore[misc]
 _taken = plain(taken)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeLoad:
+class NodeLoad(NamedTuple):
     """Requests on a node, by place, and its share of KV in use.
 
     `waiting` is the queue, `waiting_deferred` those whose KV is on its way or who join at the next
@@ -65,9 +63,17 @@ class NodeLoad:
         return self.waiting + self.waiting_deferred + self.running + self.kv_unpulled
 
 
-def load(state: State, slot: int, now_s: float) -> NodeLoad:
-    """Return what is on a node, with the whole steps that it has taken by now."""
-    return _load(state, slot, _node(state, slot), now_s)
+class Look(NamedTuple):
+    """A node's record as plain numbers, and what is on it."""
+
+    node: Any
+    load: NodeLoad
+
+
+def look(state: State, slot: int, now_s: float) -> Look:
+    """Look at a node, with the whole steps that it has taken by now."""
+    node = _node(state, slot)
+    return Look(node, _load(state, slot, node, now_s))
 
 
 def _node(state: State, slot: int) -> Any:
@@ -103,8 +109,7 @@ def generated_since(state: State, slot: int, now_s: float) -> int:
     return _tokens_since(node, running, now_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """The parts of a `Reading`."""
 
     gauges: dict[str, float]
@@ -116,12 +121,12 @@ def page(
     state: State,
     slot: int,
     *,
-    found: NodeLoad,
+    seen: Look,
     bounds: Mapping[str, Sequence[float]],
     now_s: float,
 ) -> Page:
-    """Return a node's page in canonical names, as true at `now_s`; `found` is its load then."""
-    node = _node(state, slot)
+    """Return a node's page in canonical names, as true at `now_s`, when it was `seen`."""
+    node, found = seen
     is_prompt = node.role == PROMPT
     gauges = {
         "waiting": float(found.waiting),
