@@ -30,7 +30,14 @@ def pages(*rows: Mapping[str, float], period_s: float = 10.0) -> History:
     return history
 
 
-COUNTERS = {"tpot_s_sum", "tpot_s_count", "preemptions", "prompt_tokens", "ttft_s_sum"}
+COUNTERS = {
+    "tpot_s_sum",
+    "tpot_s_count",
+    "preemptions",
+    "prompt_tokens",
+    "ttft_s_sum",
+    "ttft_s_count",
+}
 
 
 def decoding(*batches: float, tokens: float = 250.0, preempted: float = 0.0) -> History:
@@ -183,6 +190,22 @@ def test_a_counter_that_came_in_the_window_is_not_of_all_of_it() -> None:
 
 def test_a_prompt_node_that_always_had_prompts_waiting_shows_its_rate() -> None:
     assert rate(prompting(3, 5, 4, 3)) == PrefillRate(5000.0, is_full=True)
+
+
+@pytest.mark.parametrize(("prompts", "is_full"), [(20, True), (40, False)])
+def test_prompts_that_came_during_one_batch_do_not_fill_a_node(prompts: int, is_full: bool) -> None:
+    # Three wait on every page: more than the 2 of a second, fewer than its 4.
+    rows = [
+        {
+            "waiting": 3.0,
+            "prompt_tokens": 50_000.0 * i,
+            "ttft_s_sum": 40.0 * i,
+            "ttft_s_count": float(prompts * i),
+        }
+        for i in range(4)
+    ]
+
+    assert rate(pages(*rows)) == PrefillRate(5000.0, is_full=is_full)
 
 
 def test_a_page_with_nobody_waiting_makes_the_rate_a_lower_bound() -> None:

@@ -17,6 +17,10 @@ KV_FULL = 0.95
 _OWN_QUEUE = 0.25
 """Least part of the queue that must show in first tokens; a queue that grows shows late in them."""
 
+_FULL_S = 1.0
+"""Seconds of its own work that wait at a full node: prompts that came during one batch wait for the
+next one in every engine, and short ones by the dozen."""
+
 _RAMP_FACTOR, _RAMP_REQUESTS = 2.0, 8.0
 """A batch that more than doubled (and by more than chance) in a window was no one batch, nor is it
 the batch that made the tokens of twice as many."""
@@ -87,11 +91,11 @@ def prefill_rate(
 ) -> PrefillRate | None:
     """Read a prompt node's rate from its window.
 
-    It is full where prompts were waiting on every page, and for nothing but its steps: not while
-    decoders or links hold KV back (then even the queue is no work of its own, and the window says
-    nothing), nor while nobody can tell, nor while its KV is full. A queue must also show in the
-    time to the first token: MindIE counts prompts that are finished but not pulled as waiting, and
-    some gauges stay up in an idle engine (sgl-project/sglang#27028).
+    It is full where a second's prompts were waiting on every page, and for nothing but its steps:
+    not while decoders or links hold KV back (then even the queue is no work of its own, and the
+    window says nothing), nor while nobody can tell, nor while its KV is full. A queue must also
+    show in the time to the first token: MindIE counts prompts that are finished but not pulled as
+    waiting, and some gauges stay up in an idle engine (sgl-project/sglang#27028).
     """
     seen = history.over(now_s=end_s, window_s=window_s)
     tokens = _grown(seen, "prompt_tokens")
@@ -101,11 +105,12 @@ def prefill_rate(
         return None
     waiting = seen.gauges("waiting")
     used = seen.gauges("kv_used")
-    delay = _grown(seen, "ttft_s_sum")
+    delay, served = _grown(seen, "ttft_s_sum"), _grown(seen, "ttft_s_count")
+    batch = 0.0 if served is None else _FULL_S * served.delta / served.seconds
     is_full = (
         bottleneck is not Bottleneck.UNKNOWN
         and len(waiting) >= 2
-        and min(waiting) > 0
+        and min(waiting) > batch
         and max(used, default=0.0) < KV_FULL
         # Little's law: seconds of delay a second are the requests that are delayed.
         and (delay is None or delay.delta / delay.seconds >= _OWN_QUEUE * fmean(waiting))
