@@ -11,7 +11,7 @@ from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.policies.contract import Policy, PolicySpec
 from pd_autoscaler.policies.registry import installed, load_policy, load_spec
 from pd_autoscaler.sim.baselines.registry import BASELINES, NAMED, params_for, targets_for
-from pd_autoscaler.sim.experiment import FREE, Scenario
+from pd_autoscaler.sim.experiment import FREE, Scenario, window_of
 
 OWN_PACE = frozenset({"hpa", "kpa", "proportional", "throughput-match"})
 """Plug-ins that are published rules: compared as they are, behind limits alone."""
@@ -64,7 +64,8 @@ def contestant(name: str, scenario: Scenario, *, lead_s: float = 0.0) -> Contest
 
     Published policies bring windows and steps of their own, so the guard only keeps the limits.
     Those with hindsight are shown the scenario's arrivals, and begin `lead_s` before the need. A
-    plug-in that has parameters `ttft_s` and `tpot_s` is given the scenario's targets. Raises
+    plug-in that has parameters `ttft_s` and `tpot_s` is given the scenario's targets, and one that
+    has `window_s` how far its signals look back, as an operator would. Raises
     ConfigError for any other name.
     """
     if name in BASELINES:
@@ -89,6 +90,11 @@ def contestant(name: str, scenario: Scenario, *, lead_s: float = 0.0) -> Contest
         name=name,
         spec=spec,
         plug_in=plug_in,
-        params={**targets_for(spec, scenario.slo), **given},
+        params={**targets_for(spec, scenario.slo), **_window_for(spec, scenario), **given},
         guard=FREE if plug_in in OWN_PACE else None,
     )
+
+
+def _window_for(spec: PolicySpec, scenario: Scenario) -> dict[str, float]:
+    is_told = "window_s" in spec.params.model_fields
+    return {"window_s": window_of(scenario.period_s)} if is_told else {}

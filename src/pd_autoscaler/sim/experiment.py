@@ -317,6 +317,11 @@ def priors_of(profile: EngineProfile, prompt_tokens: float | None = None) -> Pri
     )
 
 
+def window_of(period_s: float) -> float:
+    """Return the seconds that signals look back over: three periods, and 30 s at least."""
+    return max(30.0, 3 * period_s)
+
+
 def _settings_of(scenario: Scenario, guard: GuardRules) -> LoopSettings:
     """Return the settings of a loop that a scenario stands for, with this guard in its limits."""
     slo = scenario.slo
@@ -325,8 +330,8 @@ def _settings_of(scenario: Scenario, guard: GuardRules) -> LoopSettings:
         period_s=scenario.period_s,
         rules=Rules(node=NodeRules(), guard=replace(guard, limits=scenario.limits)),
         signals=SignalRules(
-            window_s=max(30.0, 3 * scenario.period_s),
-            age_max_s=max(30.0, 3 * scenario.period_s),
+            window_s=window_of(scenario.period_s),
+            age_max_s=window_of(scenario.period_s),
             thresholds=Thresholds(ttft_p95_s=slo.ttft_s, tpot_p95_s=slo.tpot_s),
             priors=priors_of(scenario.profile, usual) if scenario.knows_profile else Priors(),
         ),
