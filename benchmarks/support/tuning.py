@@ -60,13 +60,14 @@ class _Tune:
             print(f"{name} {trial.params}: {outcome}", flush=True)
         if search.best is None:
             raise ConfigError(f"{name}: no trial ended")
-        return dict(search.best.params)
+        return {} if search.best.params == known else dict(search.best.params)
 
 
 def write_tuned(names: Sequence[str], *, trials: int) -> None:
-    """Find the gains of each policy that has some, on all cores, and keep them."""
+    """Find gains that are better than a policy's own, on all cores, and keep them."""
     found = dict(spread(_Tune(trials), [name for name in names if tunable(name)]))
-    TUNED.write_text(json.dumps(dict(sorted(found.items())), indent=2) + "\n")
+    better = {name: gains for name, gains in sorted(found.items()) if gains}
+    TUNED.write_text(json.dumps(better, indent=2) + "\n")
 
 
 def tuned_params() -> dict[str, dict[str, object]]:
