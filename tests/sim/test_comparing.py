@@ -207,10 +207,10 @@ def test_a_published_policy_is_no_plug_in_and_a_known_system_is_one(calm: Scenar
     assert (mindie.plug_in, mindie.params["period_s"]) == ("throughput-match", 3600.0)
 
 
-def test_a_policy_is_given_the_targets_of_the_scenario(calm: Scenario) -> None:
-    loose = replace(calm, slo=SLOS[1])
+def test_a_policy_is_given_the_targets_and_the_window_of_the_scenario(calm: Scenario) -> None:
+    loose = replace(calm, slo=SLOS[1], period_s=60.0)
 
-    assert contestant("slo", loose).params == {"ttft_s": 5.0, "tpot_s": 0.1}
+    assert contestant("slo", loose).params == {"ttft_s": 5.0, "tpot_s": 0.1, "window_s": 180.0}
     assert contestant("fixed-ratio", loose).params == {}
 
 

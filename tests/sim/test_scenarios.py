@@ -23,11 +23,12 @@ from pd_autoscaler.sim.fleet.engines import NOTHING, Engines
 from pd_autoscaler.sim.fleet.traffic import PLAIN, PROMPT_TOKENS, Recorded, Steady
 from pd_autoscaler.sim.scenarios import (
     AZURE_CONVERSATION,
+    BUDGET_MIN,
     MOONCAKE,
-    NODES_MAX,
     SCENARIOS,
     SERVEGEN,
     Setting,
+    budget_of,
     first_fleet,
     of_arrivals,
     scenario,
@@ -100,7 +101,7 @@ def test_a_generated_scenario_is_made_of_nothing_and_runs(name: str) -> None:
     made = scenario(name, SMALL, 0)
 
     assert made.name == name
-    assert made.limits.nodes_max == NODES_MAX
+    assert made.limits.nodes_max == BUDGET_MIN
     assert (made.faults, made.strikes, made.partitioned) == ({}, (), 0)
     runs(made)
 
@@ -505,3 +506,7 @@ def test_counters_begin_again_at_zero() -> None:
     after = engines.reading("p", now_s=10.0).counters
     assert before["prompt_tokens"] == PROMPT_TOKENS
     assert set(after.values()) == {0}
+
+
+def test_a_budget_is_ten_times_the_need_that_is_set() -> None:
+    assert [budget_of(nodes) for nodes in (None, 0.5, 5.0)] == [200, 20, 50]

@@ -92,7 +92,7 @@ class Observer:
             for node in nodes:
                 if not node.agent_urls:
                     continue
-                state = None if self._at_hand is None else self._at_hand(node)
+                state = self._seen_at_hand(node)
                 if state is None:
                     group.start_soon(self._read_agent, notes, node)
                 else:
@@ -134,6 +134,16 @@ class Observer:
             if name not in self._failing:
                 log.exception("%s failed unexpectedly", name)
         self._told(name, notes)
+
+    def _seen_at_hand(self, node: Node) -> AgentState | None:
+        """Return a state that takes no call; None where it has to be asked for."""
+        if self._at_hand is None:
+            return None
+        try:
+            return self._at_hand(node)
+        except Exception:
+            # Asking, under its deadline, will say what is wrong.
+            return None
 
     def _told(self, name: str, notes: _Notes) -> None:
         """Say once that a source fails, and once that it is back."""

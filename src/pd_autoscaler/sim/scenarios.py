@@ -46,9 +46,9 @@ DAY_PERIOD_S, FORTNIGHT_PERIOD_S = 30.0, 60.0
 """Seconds of a cycle over days, where the load moves slowly."""
 NODES_MAX = 200
 NODES_MEAN = 8.0
-BUDGET = 10.0
-"""An operator's budget, in times the fluid need where that is set: without one, rules that run away
-in a burst would be measured by how far they get."""
+BUDGET, BUDGET_MIN = 10.0, 20
+"""An operator's budget where the fluid need is set, in times that need, and at the least: without
+one, rules that run away in a burst would be measured by how far they get."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ def _exists(name: str) -> bool:
 def of_arrivals(name: str, arrivals: Arrivals, setting: Setting) -> Scenario:
     """Return a scenario without trouble; it begins with the fleet that its first minutes need."""
     delays = delays_of(setting.lead_s, setting.link_s)
-    nodes_max = NODES_MAX if setting.nodes_mean is None else ceil(BUDGET * setting.nodes_mean)
+    nodes_max = budget_of(setting.nodes_mean)
     return Scenario(
         name=name,
         arrivals=arrivals,
@@ -109,6 +109,11 @@ def of_arrivals(name: str, arrivals: Arrivals, setting: Setting) -> Scenario:
         delays=delays,
         period_s=setting.period_s,
     )
+
+
+def budget_of(nodes_mean: float | None) -> int:
+    """Return how many nodes a fleet may have whose load needs so many on average."""
+    return NODES_MAX if nodes_mean is None else max(BUDGET_MIN, ceil(BUDGET * nodes_mean))
 
 
 def first_fleet(arrivals: Arrivals, profile: EngineProfile, slo: Slo) -> Target:
