@@ -13,9 +13,9 @@ seeds (Student's t); a seed moves where in a trace the run begins and draws what
 
 `tuned` are the one or two gains of `sim/baselines/tunables.py`, for every policy alike, found by
 `--tune` on a generated workload that is not scored, and kept in `benchmarks/tuned.json`; a policy
-that is not there was found no better ones than its own. Seeds come
-in rounds, all scenarios and policies of one before the next; what the budget did not reach is
-printed and left out.
+that is not there was found no better ones than its own. Seeds come in rounds, all scenarios and
+policies of one before the next, with tuned gains the first and those after the third; what the
+budget did not reach is counted and left out.
 
 The oracle plays a staffing found with perfect knowledge, with nodes that come at once: S1, S2, S5,
 S6 and S7, of the first seed. Where there is none, the fluid bound at 0.8 utilisation stands for it.
@@ -78,7 +78,7 @@ LONG_FIRST = (
 )
 """Policies whose runs of the long scenarios come first: those that rest in between."""
 ROUNDS = 3
-"""Rounds of the other scenarios that come before them."""
+"""Rounds with default gains that come before further ones with tuned gains."""
 OURS = "slo"
 FIRST = "static-first-hour"
 TARGET = 0.99
@@ -112,7 +112,7 @@ class _Needed:
 
 
 def todo(names: Sequence[str], seeds: int, setting: Setting) -> list[Job]:
-    """Return every run, seed by seed, the long scenarios after a few rounds of the others."""
+    """Return every run, most telling first: a budget cuts the end."""
     gains = tuned_params()
     tuned = {policy: gains[policy] for policy in POLICIES if policy in gains}
     default: dict[str, dict[str, object]] = {policy: {} for policy in POLICIES}
@@ -129,14 +129,16 @@ def todo(names: Sequence[str], seeds: int, setting: Setting) -> list[Job]:
         ]
 
     asked: list[Job] = []
-    for seed in range(seeds):
-        asked += runs(short, default, seed) + runs(short, tuned, seed)
-        if seed == min(ROUNDS, seeds) - 1:
-            asked += [job for policy in LONG_FIRST for job in runs(long, {policy: {}}, 0)]
-    others: dict[str, dict[str, object]] = {
-        policy: {} for policy in POLICIES if policy not in LONG_FIRST
-    }
-    asked += runs(long, others, 0)
+    asked += runs(short, default, 0)
+    asked += [job for policy in LONG_FIRST for job in runs(long, {policy: {}}, 0)]
+    asked += runs(short, tuned, 0)
+    for seed in range(1, min(ROUNDS, seeds)):
+        asked += runs(short, default, seed)
+    for seed in range(1, seeds):
+        asked += runs(short, default, seed) if seed >= ROUNDS else []
+        asked += runs(short, tuned, seed)
+    others = [policy for policy in POLICIES if policy not in LONG_FIRST]
+    asked += runs(long, {policy: {} for policy in others}, 0)
     for seed in range(1, seeds):
         asked += runs(long, default, seed)
     return asked + runs(long, tuned, 0)
