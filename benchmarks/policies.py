@@ -225,10 +225,9 @@ def aims(found: Mapping[Key, Sequence[Score]], need: Mapping[str, float]) -> lis
         rows.append(
             _ratio(f"{name}: cost of slo over {_whose(name)}", hours, need[name], both, name)
         )
-        best = _best_at(found, name, hours)
+        best = _best_at(found, name, scores)
         if best is not None:
-            policy, theirs = best
-            points = 100 * (both - theirs)
+            policy, points = best
             aim = 5.0 if name in {"S1", "S6"} else None
             rows.append(
                 Row(
@@ -281,19 +280,26 @@ def _by_seed(scores: Sequence[Score], name: str) -> dict[int, float]:
 
 
 def _best_at(
-    found: Mapping[Key, Sequence[Score]], name: str, hours: float
+    found: Mapping[Key, Sequence[Score]], name: str, ours: Sequence[Score]
 ) -> tuple[str, float] | None:
-    """Return the other policy, without knowledge of the future, that attained most for no more."""
-    others = [
-        (figures(scores, "both").mean, f"{policy} ({variant})")
-        for (of, policy, variant), scores in found.items()
-        if of == name and policy != OURS and policy not in KNOWS_THE_FUTURE
-        if figures(scores, "node_hours").mean <= 1.02 * hours
-    ]
-    if not others:
+    """Return who attained most for no more, and how many points ours is ahead; on common seeds.
+
+    Policies that know the future are left out.
+    """
+    ahead = []
+    for (of, policy, variant), scores in found.items():
+        if of != name or policy == OURS or policy in KNOWS_THE_FUTURE:
+            continue
+        hours = paired(_by_seed(scores, "node_hours"), _by_seed(ours, "node_hours"))
+        points = paired(_by_seed(ours, "both"), _by_seed(scores, "both"))
+        if hours is None or points is None:
+            continue
+        if hours.mean <= 0.02 * figures(ours, "node_hours").mean:
+            ahead.append((100 * points.mean, f"{policy} ({variant})"))
+    if not ahead:
         return None
-    both, policy = max(others)
-    return policy, both
+    points_ahead, rival = min(ahead)
+    return rival, points_ahead
 
 
 def _busiest(found: Mapping[Key, Sequence[Score]], name: str, ours: Sequence[Score]) -> list[Row]:
