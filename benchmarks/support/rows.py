@@ -11,7 +11,7 @@ from typing import Any
 class Row:
     """One figure; `ratio` is value over reference, `aim` the largest ratio that is good enough.
 
-    `reference`, `ratio`, `aim` and `met` are None where there is nothing to compare with.
+    Without a ratio the aim is the least value. `reference`, `ratio`, `aim` and `met` are None where there is nothing to compare with.
     """
 
     name: str
@@ -42,7 +42,8 @@ def told(row: Row) -> str:
     if row.reference is not None and row.ratio is not None:
         line += f", {row.ratio:.3f} x {row.reference:g} {row.unit}"
     if row.met is not None:
-        line += f" ({'met' if row.met else 'MISSED'}: at most {row.aim:g} x)"
+        aim = f"at least {row.aim:g} {row.unit}" if row.ratio is None else f"at most {row.aim:g} x"
+        line += f" ({'met' if row.met else 'MISSED'}: {aim})"
     return line
 
 
