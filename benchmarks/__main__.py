@@ -22,7 +22,8 @@ COLUMNS = ("name", "value", "unit", "reference", "ratio", "aim", "met")
 _HEAD = """# Benchmarks
 
 Written by `make bench`. The ratio is value over reference; an aim is the largest ratio that is good
-enough, or the least value where there is no ratio. Figures are of one run on the machine named with them: compare ratios, not seconds.
+enough, or the least value where there is no ratio. Figures are of one run on the machine named with
+them: compare ratios, not seconds.
 """
 
 

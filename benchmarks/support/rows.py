@@ -11,7 +11,8 @@ from typing import Any
 class Row:
     """One figure; `ratio` is value over reference, `aim` the largest ratio that is good enough.
 
-    Without a ratio the aim is the least value. `reference`, `ratio`, `aim` and `met` are None where there is nothing to compare with.
+    Without a ratio the aim is the least value. `reference`, `ratio`, `aim` and `met` are None where
+    there is nothing to compare with.
     """
 
     name: str
