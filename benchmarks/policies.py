@@ -23,12 +23,12 @@ S6 and S7, of the first seed. Where there is none, the fluid bound at 0.8 utilis
 Where the aims are missed. S3: the bound has no queues and no Poisson swings, which at five nodes on
 average are worth a node of each role; `slo` comes within a quarter of it and half a point of 99 %,
 at fewer node-hours than any other policy that keeps as many targets. S4: 44 % of what is late for
-`slo` falls into ten minutes of which the rate, or its tokens, is 30 % and more above that of the ten
-before, with 27 % of the requests; policies that keep more targets pay for it in node-hours, and how
-much of the rest is bursts within ten minutes was not measured. S6: bursts of a minute
-are over before a node comes, so that only spare nodes help; `slo` starts and stops as many as the
-bursts call for, `mindie-hourly` (tuned) none, at half as many node-hours again. S7: a policy that
-was tuned to keep nine prompt nodes a decoder has them before the prompts grow.
+`slo` falls into ten minutes of which the rate, or its tokens, is 30 % and more above that of the
+ten before, with 27 % of the requests; policies that keep more targets pay for it in node-hours, and
+how much of the rest is bursts within ten minutes was not measured. S6: bursts of a minute are over
+before a node comes, so that only spare nodes help; `slo` starts and stops as many as the bursts
+call for, `mindie-hourly` (tuned) none, at half as many node-hours again. S7: a policy that was
+tuned to keep nine prompt nodes a decoder has them before the prompts grow.
 """
 
 import argparse
