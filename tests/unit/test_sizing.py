@@ -38,27 +38,27 @@ def test_prompt_nodes_keep_all_but_a_few_waits_within_what_the_prompt_leaves() -
 
 
 def test_lengths_that_vary_more_need_more_prompt_nodes() -> None:
-    assert prompts(replace(LOAD, length_variability=20.0)) > prompts(LOAD)
+    assert prompts(LOAD._replace(length_variability=20.0)) > prompts(LOAD)
 
 
 def test_a_prompt_that_alone_is_too_slow_does_not_ask_for_endless_nodes() -> None:
-    assert prompts(replace(LOAD, tokens=12_000.0)) < 10
+    assert prompts(LOAD._replace(tokens=12_000.0)) < 10
 
 
 def test_prompts_that_are_late_by_their_length_are_counted() -> None:
     # Log-normal with a squared variation of 1.7: the median is 1.2 / sqrt(2.7) = 0.73 s.
-    long = replace(LOAD, tokens=1.2 * 4000.0, length_variability=1.7)
+    long = LOAD._replace(tokens=1.2 * 4000.0, length_variability=1.7)
 
     assert long.late_alone(rate=4000.0, ttft_s=1.0) == pytest.approx(0.376, abs=0.001)
     assert LOAD.late_alone(rate=4000.0, ttft_s=1000.0) == pytest.approx(0.0, abs=1e-6)
-    equal = replace(LOAD, length_variability=0.0)
+    equal = LOAD._replace(length_variability=0.0)
     assert equal.late_alone(rate=4000.0, ttft_s=0.2) == 1.0
     assert equal.late_alone(rate=4000.0, ttft_s=0.3) == 0.0
 
 
 def test_a_backlog_is_worked_off_beside_the_demand() -> None:
     # 240,000 tokens in 60 s are one node's work.
-    nodes = prompts(replace(LOAD, backlog=240_000.0 * 4))
+    nodes = prompts(LOAD._replace(backlog=240_000.0 * 4))
     assert nodes == math.ceil(2.5 + 4)
 
 
@@ -71,7 +71,7 @@ def test_more_demand_never_needs_fewer_prompt_nodes(
     tokens: float, more: float, backlog: float
 ) -> None:
     few, many = (
-        prompts(replace(LOAD, tokens_per_s=of, backlog=backlog)) for of in (tokens, tokens + more)
+        prompts(LOAD._replace(tokens_per_s=of, backlog=backlog)) for of in (tokens, tokens + more)
     )
     assert 1 <= few <= many
 
@@ -89,9 +89,9 @@ def test_decoders_hold_what_is_running_or_what_is_on_its_way_whichever_is_more()
 
     # Running in steps of 40 ms, 100 requests become 125 in steps of 50 ms.
     assert load.slots(0.050) == pytest.approx(125.0 + 5.0)
-    assert replace(load, tokens_per_s=4000.0).slots(0.050) == pytest.approx(200.0)
+    assert load._replace(tokens_per_s=4000.0).slots(0.050) == pytest.approx(200.0)
     # Steps that are too long already do not shorten by sizing for shorter ones.
-    assert replace(load, step_s=0.080).slots(0.050) == pytest.approx(105.0)
+    assert load._replace(step_s=0.080).slots(0.050) == pytest.approx(105.0)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ class Track:
     @property
     def highest(self) -> float:
         """The highest value of the points that are kept; 0 before any."""
-        return max((value for _, value in self.points), default=0.0)
+        return max([value for _, value in self.points], default=0.0)
 
     @property
     def noise(self) -> float:

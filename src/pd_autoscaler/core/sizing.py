@@ -5,8 +5,9 @@ are in `queueing`; here they meet what one node can do.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import NormalDist
+from typing import NamedTuple
 
 from pd_autoscaler.core.queueing import servers_for_wait
 from pd_autoscaler.model.decision import Target
@@ -23,8 +24,7 @@ are, to spare the rest every wait would buy little for many nodes."""
 _NORMAL = NormalDist()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptLoad:
+class PromptLoad(NamedTuple):
     """What arrives at prompt nodes: uncached tokens a second, in prompts of this many tokens.
 
     They arrive as Poisson's within the TTFT target, whatever they do over minutes.
@@ -85,8 +85,7 @@ def prompt_nodes(
     return max(waits, whole(clears, nodes_max))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeStep:
+class DecodeStep(NamedTuple):
     """Seconds of a decode step: base, for each request in the batch, for each token of its KV."""
 
     base_s: float
@@ -106,8 +105,7 @@ class DecodeStep:
         return spare_s / slope if slope > 0 else math.inf
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeLoad:
+class DecodeLoad(NamedTuple):
     """What decoders hold and get: requests in their batches or about to be, and tokens a second.
 
     `held` are requests, with those that wait for room or for KV; `step_s` is the step in which the

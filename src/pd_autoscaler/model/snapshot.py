@@ -1,8 +1,9 @@
 """The snapshot: everything the pure half may know, taken once a cycle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from pd_autoscaler.model.advice import Advice
 from pd_autoscaler.model.capacity import Demand, NodeCapacity
@@ -66,7 +67,8 @@ class LeadTime:
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots, so that it can keep what is asked of it many times in a cycle.
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """What a policy decides from; `now_s` is monotonic, `now_unix_s` is wall time.
 
@@ -96,7 +98,18 @@ class Snapshot:
 
     def count(self, role: Role, *states: NodeState) -> int:
         """Count nodes of a role in these states."""
-        return len([n for n in self.nodes if n.role is role and n.state in states])
+        return sum([len(self.nodes_in(role, state)) for state in states])
+
+    def nodes_in(self, role: Role, state: NodeState) -> Sequence[Node]:
+        """Return the nodes of a role in one state, in the order of `nodes`."""
+        return self._placed.get((role, state), ())
+
+    @cached_property
+    def _placed(self) -> Mapping[tuple[Role, NodeState], Sequence[Node]]:
+        placed: dict[tuple[Role, NodeState], list[Node]] = {}
+        for node in self.nodes:
+            placed.setdefault((node.role, node.state), []).append(node)
+        return placed
 
     def is_fault_elsewhere(self, role: Role) -> bool:
         """Whether more nodes of a role would not help: links are at fault, or decoders for prompts.

@@ -12,14 +12,15 @@ DOUBTS_SHOWN = 2
 """Nodes of which a refusal says why they are not fresh; the others mostly have the same trouble."""
 
 
-def serving_nodes(snapshot: Snapshot, role: Role) -> list[Node]:
+def serving_nodes(snapshot: Snapshot, role: Role) -> Sequence[Node]:
     """Return the serving nodes of a role, in the snapshot's order."""
-    return [n for n in snapshot.nodes if n.role is role and n.state is NodeState.SERVING]
+    return snapshot.nodes_in(role, NodeState.SERVING)
 
 
 def fresh_signals(snapshot: Snapshot, role: Role) -> list[NodeSignals]:
     """Return the signals of the serving nodes of a role that are fresh."""
-    signals = (snapshot.node_signals.get(node.id) for node in serving_nodes(snapshot, role))
+    known = snapshot.node_signals
+    signals = [known.get(node.id) for node in serving_nodes(snapshot, role)]
     return [s for s in signals if s is not None and s.is_fresh]
 
 

@@ -21,9 +21,10 @@ from pd_autoscaler.policies.queue_pressure import QueuePressure, QueuePressurePa
 from pd_autoscaler.policies.slo_history import Correction, Needs
 from pd_autoscaler.policies.slo_missed import missed
 from pd_autoscaler.policies.slo_nodes import decoder_node, late, lead_s, prefill_rate
+from pd_autoscaler.policies.slo_outlook import begun, outlook
 from pd_autoscaler.policies.slo_params import SloParams
 from pd_autoscaler.policies.slo_seen import seen
-from pd_autoscaler.policies.slo_sides import Moment, Size, Tracks, decoder_size, prompt_size
+from pd_autoscaler.policies.slo_sides import Moment, Size, decoder_size, prompt_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Slo:
             )
         )
         self._settling = Settling(params.settle_s)
-        self._tracks = Tracks.begun(params)
+        self._prompt_track = self._decoder_track = begun(params)
         self._needs = {role: Needs() for role in Role}
         self._corrections = {
             role: Correction(breach_s=params.breach_s, heal_s=params.heal_s) for role in Role
@@ -61,8 +62,6 @@ class Slo:
 
     def decide(self, snapshot: Snapshot) -> Decision:
         """Return the counts that the demand to come calls for, or a refusal with its reason."""
-        # Asked in every cycle, so that it has seen what it needs when it is needed.
-        fallback = self._fallback.decide(snapshot)
         self._settling.saw(snapshot)
         for role in Role:
             if blind := blindness(snapshot, role):
@@ -72,11 +71,9 @@ class Slo:
         sizes = {Role.PROMPT: self._prompt(at), Role.DECODER: self._decoder(at)}
         if not any(sizes.values()):
             self._unseen(snapshot)
-            return _by_thresholds(fallback)
+            return _by_thresholds(self._fallback.decide(snapshot))
         asks = {
-            role: _unlearnt(snapshot, role, fallback)
-            if size is None
-            else self._asked(snapshot, role, size)
+            role: self._asked(at, role, size) if size else self._unlearnt(snapshot, role)
             for role, size in sizes.items()
         }
         return self._answer(snapshot, asks)
@@ -87,11 +84,16 @@ class Slo:
             needs.saw(snapshot.target.of(role), now_s=snapshot.now_s)
 
     def _observed(self, snapshot: Snapshot) -> Moment:
-        found = seen(snapshot)
-        lead = lead_s(snapshot, self._params)
-        self._tracks = self._tracks.seen(found, now_s=snapshot.now_s, lead=lead)
+        found, params = seen(snapshot), self._params
+        lead, now_s = lead_s(snapshot, params), snapshot.now_s
         self._kv_room = found.kv_room or self._kv_room
-        return Moment(snapshot, found, self._tracks, self._params)
+        self._prompt_track, prompt = outlook(
+            self._prompt_track, found.prompt_tokens_per_s, now_s=now_s, lead_s=lead, params=params
+        )
+        self._decoder_track, decoder = outlook(
+            self._decoder_track, found.output_tokens_per_s, now_s=now_s, lead_s=lead, params=params
+        )
+        return Moment(snapshot, found, prompt, decoder, lead, params)
 
     def _prompt(self, at: Moment) -> Size | None:
         rate = prefill_rate(at.snapshot)
@@ -138,10 +140,11 @@ class Slo:
         spared = max(size.enough, least, nodes if told else 0)
         return replace(size, need=max(size.need, least), enough=spared, why=why)
 
-    def _asked(self, snapshot: Snapshot, role: Role, size: Size) -> _Ask:
+    def _asked(self, at: Moment, role: Role, size: Size) -> _Ask:
+        snapshot = at.snapshot
         standing, limits = snapshot.target.of(role), snapshot.limits
         self._needs[role].saw(size.enough, now_s=snapshot.now_s)
-        overdue = self._overdue(snapshot, role)
+        overdue = late(snapshot, role, lead=at.lead_s) if self._params.replaces_late else 0
         # Of the nodes that are asked for these will not be there in time.
         need = size.need + overdue if size.need > standing - overdue else size.need
         most = max(1, limits.max_of(role))
@@ -155,6 +158,17 @@ class Slo:
         kept = f"; {obstacle}" if obstacle and size.need < standing else ""
         return _Ask(min(standing, most), need, size.enough, f"{size.why}{kept}")
 
+    def _unlearnt(self, snapshot: Snapshot, role: Role) -> _Ask:
+        """Move a role by thresholds as long as nobody knows what its nodes can do."""
+        standing, told = snapshot.target.of(role), "its capacity is not learnt yet"
+        # Asked after a pause it takes what moved meanwhile for new, and waits for it to settle.
+        answer = self._fallback.decide(snapshot)
+        if isinstance(answer, Hold):
+            why = f"{told}, {answer.detail or answer.reason}"
+            return _Ask(standing, standing, standing, why)
+        count = answer.of(role)
+        return _Ask(count, count, count, f"{told}, by thresholds: {answer.why}")
+
     def _grown(self, snapshot: Snapshot, role: Role, size: Size, *, need: int) -> _Ask:
         standing, cause = snapshot.target.of(role), snapshot.attribution
         most = max(1, snapshot.limits.max_of(role))
@@ -165,11 +179,6 @@ class Slo:
             return _Ask(standing, standing, standing, told, block)
         told = f" of {need} wanted" if need > most else ""
         return _Ask(min(need, most), need, max(1, size.enough), f"{size.why}{told}")
-
-    def _overdue(self, snapshot: Snapshot, role: Role) -> int:
-        if not self._params.replaces_late:
-            return 0
-        return late(snapshot, role, lead=lead_s(snapshot, self._params))
 
     def _enough(self, snapshot: Snapshot, role: Role, size: Size) -> tuple[int, str]:
         """Return how few have been enough for long, and why none may go yet."""
@@ -216,16 +225,6 @@ class Slo:
 
 def _of(role: Role, count: int, other: int, why: str) -> Target:
     return Target(count, other, why) if role is Role.PROMPT else Target(other, count, why)
-
-
-def _unlearnt(snapshot: Snapshot, role: Role, fallback: Decision) -> _Ask:
-    """Move a role by thresholds as long as nobody knows what its nodes can do."""
-    standing = snapshot.target.of(role)
-    told = "its capacity is not learnt yet"
-    if isinstance(fallback, Hold):
-        return _Ask(standing, standing, standing, f"{told}, {fallback.detail or fallback.reason}")
-    count = fallback.of(role)
-    return _Ask(count, count, count, f"{told}, by thresholds: {fallback.why}")
 
 
 def _by_thresholds(fallback: Decision) -> Decision:

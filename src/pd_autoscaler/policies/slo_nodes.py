@@ -88,15 +88,20 @@ def arrivals_s(snapshot: Snapshot, role: Role) -> list[float]:
 
 def late(snapshot: Snapshot, role: Role, *, lead: float) -> int:
     """Count the coming nodes of a role that serve after the lead time, or are long overdue."""
+    coming = [
+        node.ready_at_s
+        for node in snapshot.nodes
+        if node.role is role and node.state in COMING and node.ready_at_s is not None
+    ]
+    if not coming:
+        return 0
     usual, slow = _phases(snapshot, "p50_s"), _phases(snapshot, "p95_s")
     if usual is None or slow is None:
         return 0
     patience_s = max(slow - usual, usual / 2, 2.0)
     return sum(
-        node.ready_at_s > snapshot.now_s + max(lead, slow)
-        or snapshot.now_s - node.ready_at_s > patience_s
-        for node in snapshot.nodes
-        if node.role is role and node.state in COMING and node.ready_at_s is not None
+        ready_at_s > snapshot.now_s + max(lead, slow) or snapshot.now_s - ready_at_s > patience_s
+        for ready_at_s in coming
     )
 
 

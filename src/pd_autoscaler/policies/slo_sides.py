@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from pd_autoscaler.core.forecast import Track
 from pd_autoscaler.core.queueing import deviations_for, staffed
 from pd_autoscaler.core.sizing import (
     DecodeLoad,
@@ -14,7 +14,8 @@ from pd_autoscaler.core.sizing import (
 )
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.snapshot import Snapshot
-from pd_autoscaler.policies.slo_nodes import DecoderNode, arrivals_s, lead_s
+from pd_autoscaler.policies.slo_nodes import DecoderNode, arrivals_s
+from pd_autoscaler.policies.slo_outlook import Outlook
 from pd_autoscaler.policies.slo_params import SloParams
 from pd_autoscaler.policies.slo_seen import Seen
 
@@ -22,10 +23,6 @@ NEED_MAX = 10_000
 """Nodes beyond which a need is not counted: no limit is as high, and only the ratio matters."""
 ALONE_MAX = 0.02
 """Share of prompts that may be late by their length before a late p95 says little of waits."""
-FIRST_EXCESS = 0.10
-"""Share by which demand is taken to exceed forecasts before any came due."""
-BEYOND_HIGHEST = 0.10
-"""Share beyond the highest demand of late that a margin is kept for."""
 SPARED = 0.92
 """Part of its capacity that fewer nodes may be loaded to with all their margin: a gap between what
 calls for a node and what lets one go."""
@@ -46,63 +43,18 @@ class Size:
     is_attainable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Tracks:
-    """What was seen so far of uncached prompt tokens and output tokens a second."""
+class Moment(NamedTuple):
+    """One cycle: what is shown, what was read from it, and what is expected of each role's demand.
 
-    prompt: Track
-    decoder: Track
-
-    @classmethod
-    def begun(cls, params: SloParams) -> "Tracks":
-        """Return tracks that have seen nothing."""
-        track = Track(window_s=params.window_s, trend_s=params.trend_s)
-        return cls(track, track)
-
-    def seen(self, seen: Seen, *, now_s: float, lead: float) -> "Tracks":
-        """Return the tracks with one cycle, and what they promise for the end of the lead time."""
-        prompt = _noted(self.prompt, seen.prompt_tokens_per_s, now_s=now_s, lead=lead)
-        decoder = _noted(self.decoder, seen.output_tokens_per_s, now_s=now_s, lead=lead)
-        return Tracks(prompt, decoder)
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One cycle: what is shown, what was read from it and from those before."""
+    `lead_s` is how many seconds pass until a node that is asked for now serves.
+    """
 
     snapshot: Snapshot
     seen: Seen
-    tracks: Tracks
+    prompt: Outlook | None
+    decoder: Outlook | None
+    lead_s: float
     params: SloParams
-
-    @property
-    def lead_s(self) -> float:
-        """Seconds until a node that is asked for now serves."""
-        return lead_s(self.snapshot, self.params)
-
-    def ahead(self, track: Track) -> float | None:
-        """Return what a track makes expect at the end of the lead time, None if it saw nothing.
-
-        A falling trend is not believed: to shrink there is time.
-        """
-        level = track.level()
-        if level is None or not self.params.looks_ahead:
-            return level
-        return max(level, track.ahead(self.lead_s, now_s=self.snapshot.now_s) or 0.0)
-
-    def excess(self, track: Track) -> float:
-        """Return the share by which demand was beyond its forecasts, at the newsvendor's quantile.
-
-        The quantile is that at which one more node costs as much as it is likely to save. What was
-        missed at the foot of a burst says nothing of its top: beyond the highest demand of late
-        only so much is added as noise may explain.
-        """
-        expected = self.ahead(track)
-        if not self.params.has_quantile or not expected:
-            return 0.0
-        cost = self.params.shortage_cost
-        share = track.excess(cost / (1.0 + cost), first=FIRST_EXCESS, horizon_s=self.lead_s)
-        return min(share, max(track.highest / expected - 1.0, BEYOND_HIGHEST))
 
 
 def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
@@ -110,11 +62,10 @@ def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
 
     `rate` is the tokens a second that a node was seen to compute, `share` the part believed.
     """
-    params, seen = at.params, at.seen
-    ahead, level = at.ahead(at.tracks.prompt), at.tracks.prompt.level()
-    if ahead is None or level is None or (ahead > 0 and not seen.prompt_tokens):
+    params, seen, expected = at.params, at.seen, at.prompt
+    if expected is None or (expected.ahead > 0 and not seen.prompt_tokens):
         return None
-    asked = ahead * (1.0 + at.excess(at.tracks.prompt))
+    asked, level = expected.ahead * (1.0 + expected.excess), expected.level
     believed = rate * share * params.rate_share
     tokens = seen.prompt_tokens or 0.0
     ttft_s = max(params.ttft_s - seen.pull_s, params.ttft_s / 2)
@@ -125,7 +76,7 @@ def prompt_size(at: Moment, *, rate: float, share: float) -> Size | None:
         backlog=_backlog(at, level=level, rate=believed, ttft_s=ttft_s),
     )
     need, enough = (
-        _prompts(replace(load, backlog=backlog), rate=usable, ttft_s=ttft_s, params=params)
+        _prompts(load._replace(backlog=backlog), rate=usable, ttft_s=ttft_s, params=params)
         for usable, backlog in ((believed, load.backlog), (believed * params.headroom, 0.0))
     )
     backlog = f", {load.backlog:,.0f} queued" if load.backlog else ""
@@ -148,7 +99,7 @@ def decoder_size(at: Moment, *, node: DecoderNode, share: float) -> Size | None:
         held=seen.running,
         waiting=seen.waiting,
         step_s=node.step_now_s,
-        tokens_per_s=at.tracks.decoder.level() or 0.0,
+        tokens_per_s=at.decoder.level if at.decoder else 0.0,
     )
     wanted = _staffed(at, load.held_slots(node.step_s))
     # None goes, and a full budget is shared, by what will be held as well: what decoders hold now
@@ -174,18 +125,7 @@ def _staffed(at: Moment, slots: float) -> float:
     which is a part of what forecasts miss.
     """
     staffing = staffed(slots, deviations=deviations_for(at.params.attainment))
-    return max(staffing, slots * (1.0 + at.excess(at.tracks.decoder)))
-
-
-def _noted(track: Track, value: float | None, *, now_s: float, lead: float) -> Track:
-    if value is None:
-        return track
-    track = track.seen(value, now_s=now_s)
-    ahead = track.ahead(lead, now_s=now_s)
-    level = track.level()
-    if ahead is None or level is None:
-        return track
-    return track.promised(max(level, ahead), at_s=now_s + lead)
+    return max(staffing, slots * (1.0 + (at.decoder.excess if at.decoder else 0.0)))
 
 
 def _prompts(load: PromptLoad, *, rate: float, ttft_s: float, params: SloParams) -> int:
