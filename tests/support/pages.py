@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pd_autoscaler.model.node import Node, NodeState, Role
-from pd_autoscaler.model.signals import Reading
+from pd_autoscaler.model.signals import Histogram, Reading
 
 _REAL = Path(__file__).parents[2].parent / "shared" / "data" / "metrics"
 
@@ -105,5 +105,10 @@ def reading(
         at_s=at_s,
         gauges=gauges or {},
         counters=counters or {},
-        histograms={name: tuple(rows) for name, rows in (histograms or {}).items()},
+        histograms={name: Histogram.of(rows) for name, rows in (histograms or {}).items()},
     )
+
+
+def rows(histogram: Histogram) -> tuple[tuple[float, float], ...]:
+    """Return the bounds of a histogram with their counts."""
+    return tuple(zip(histogram.bounds, histogram.counts, strict=True))

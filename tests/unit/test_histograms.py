@@ -7,21 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pd_autoscaler.core.histograms import Buckets, Quantile, mean_square, merged, quantile
+from pd_autoscaler.core.histograms import Quantile, mean_square, merged, quantile
+from pd_autoscaler.model.signals import Histogram
 
 INF = math.inf
 BOUNDS = (1.0, 2.0, 5.0, 10.0, INF)
 
 
-def buckets(**counts: float) -> Buckets:
+def buckets(**counts: float) -> Histogram:
     """Make a histogram from cumulative counts by bound, as in `le1=3, inf=4`."""
     bounds = tuple(INF if name == "inf" else float(name[2:]) for name in counts)
-    return Buckets(bounds, array("d", counts.values()))
+    return Histogram(bounds, array("d", counts.values()))
 
 
-def of(values: list[float], bounds: tuple[float, ...] = BOUNDS) -> Buckets:
+def of(values: list[float], bounds: tuple[float, ...] = BOUNDS) -> Histogram:
     """Make the histogram of values."""
-    return Buckets(bounds, array("d", (sum(v <= bound for v in values) for bound in bounds)))
+    return Histogram(bounds, array("d", (sum(v <= bound for v in values) for bound in bounds)))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def of(values: list[float], bounds: tuple[float, ...] = BOUNDS) -> Buckets:
     ],
 )
 def test_a_quantile_is_interpolated_or_a_lower_bound(
-    histogram: Buckets, q: float, expected: Quantile
+    histogram: Histogram, q: float, expected: Quantile
 ) -> None:
     got = quantile(histogram, q)
 
@@ -48,7 +49,7 @@ def test_a_quantile_is_interpolated_or_a_lower_bound(
 
 def test_nothing_observed_has_no_quantile() -> None:
     assert quantile(buckets(le1=0, inf=0), 0.95) is None
-    assert quantile(Buckets((), array("d")), 0.95) is None
+    assert quantile(Histogram((), array("d")), 0.95) is None
 
 
 def test_histograms_of_one_shape_are_summed() -> None:
@@ -118,7 +119,7 @@ def test_the_top_bucket_is_put_where_the_mean_needs_it_to_be() -> None:
 
 def test_nothing_observed_has_no_mean_square() -> None:
     assert mean_square(of([]), None) is None
-    assert mean_square(Buckets((), array("d")), 3.0) is None
+    assert mean_square(Histogram((), array("d")), 3.0) is None
 
 
 @given(_VALUES.filter(any))
@@ -132,7 +133,7 @@ def test_a_mean_square_is_never_below_the_square_of_the_mean(values: list[float]
 
 
 def test_buckets_that_contradict_each_other_count_nothing_below_zero() -> None:
-    torn = Buckets((1.0, 2.0, INF), array("d", (3, 2, 4)))
+    torn = Histogram((1.0, 2.0, INF), array("d", (3, 2, 4)))
 
     # Three at 0.5 and one at 2 or more.
     assert mean_square(torn, None) == ((3 * 0.25 + 4) / 4, True)

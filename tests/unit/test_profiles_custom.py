@@ -16,7 +16,7 @@ from pd_autoscaler.errors import ConfigError
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.signals import Reading
 from tests.support import engine_pages
-from tests.support.pages import histogram_lines, line, node
+from tests.support.pages import histogram_lines, line, node, rows
 
 
 def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:
@@ -99,7 +99,7 @@ def test_a_file_says_all_that_a_shipped_profile_can(tmp_path: Path) -> None:
     assert prompt.counters["prompt_tokens"] == 70.0
     assert prompt.lumpy == {"prompt_tokens"}
     assert prompt.counters["ttft_s_sum"] == pytest.approx(1.5)
-    assert prompt.histograms["ttft_s"][0] == (0.5, 1.0)
+    assert rows(prompt.histograms["ttft_s"])[0] == (0.5, 1.0)
     assert (prompt.counters["input_len_sum"], prompt.counters["input_len_count"]) == (100.0, 5.0)
     assert decoder.gauges == {"kv_used": pytest.approx(0.4), "cache_tokens": 160.0}
     assert prompt.engine == profile.name == "mine"

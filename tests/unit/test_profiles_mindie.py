@@ -9,6 +9,7 @@ from pd_autoscaler.adapters.metrics.profiles.mindie import MINDIE
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.signals import Reading
 from tests.support.engine_pages import mindie
+from tests.support.pages import rows
 
 INF = math.inf
 
@@ -43,7 +44,7 @@ def test_a_time_beyond_the_last_bound_stays_in_the_top_bucket() -> None:
     # 252 of 400 first tokens took longer than the histogram goes: their p95 is "at least 10 s".
     page = mindie({"time_to_first_token_seconds": [0.2] * 148 + [30.0] * 252})
 
-    assert read(page).histograms["ttft_s"][-2:] == ((10.0, 148.0), (INF, 400.0))
+    assert rows(read(page).histograms["ttft_s"])[-2:] == ((10.0, 148.0), (INF, 400.0))
 
 
 def test_first_tokens_and_arrivals_are_read_from_prompt_nodes_alone() -> None:

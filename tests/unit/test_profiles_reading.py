@@ -29,7 +29,7 @@ from pd_autoscaler.adapters.metrics.profiles.vllm import VLLM
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.signals import Reading
 from tests.support import engine_pages
-from tests.support.pages import line
+from tests.support.pages import line, rows
 
 INF = math.inf
 TTFT = "vllm:time_to_first_token_seconds"
@@ -226,7 +226,7 @@ def test_a_bucket_without_a_bound_makes_no_histogram() -> None:
 def test_a_missing_top_bucket_is_the_count() -> None:
     text = line(f"{TTFT}_bucket", 1.0, le="0.5") + line(f"{TTFT}_count", 3.0)
 
-    assert read(text.encode()).histograms["ttft_s"] == ((0.5, 1.0), (INF, 3.0))
+    assert rows(read(text.encode()).histograms["ttft_s"]) == ((0.5, 1.0), (INF, 3.0))
 
 
 def test_engines_with_other_bounds_cannot_be_added_up() -> None:
@@ -243,8 +243,8 @@ def test_bounds_of_one_node_are_not_those_of_the_next() -> None:
         rows = line(f"{TTFT}_bucket", 1.0, le=bound) + line(f"{TTFT}_bucket", 2.0, le="+Inf")
         return rows.encode()
 
-    assert read(page("0.5")).histograms["ttft_s"] == ((0.5, 1.0), (INF, 2.0))
-    assert read(page("0.75")).histograms["ttft_s"] == ((0.75, 1.0), (INF, 2.0))
+    assert rows(read(page("0.5")).histograms["ttft_s"]) == ((0.5, 1.0), (INF, 2.0))
+    assert rows(read(page("0.75")).histograms["ttft_s"]) == ((0.75, 1.0), (INF, 2.0))
 
 
 def test_more_bounds_than_any_engine_has_make_no_histogram_and_cost_other_pages_nothing() -> None:
@@ -256,9 +256,9 @@ def test_more_bounds_than_any_engine_has_make_no_histogram_and_cost_other_pages_
     reader = profile._readers[Role.PROMPT]
     cells = reader._cell_count + reader._bucket_count
 
-    assert len(read(page(BOUNDS_MAX), profile=profile).histograms["ttft_s"]) == BOUNDS_MAX
+    assert len(rows(read(page(BOUNDS_MAX), profile=profile).histograms["ttft_s"])) == BOUNDS_MAX
     assert read(page(BOUNDS_MAX + 1), profile=profile).histograms == {}
-    assert len(read(page(20), profile=profile).histograms["ttft_s"]) == 20
+    assert len(rows(read(page(20), profile=profile).histograms["ttft_s"])) == 20
     assert reader._cell_count + reader._bucket_count == cells
 
 
@@ -272,7 +272,7 @@ def test_a_bound_that_is_no_number_does_not_disorder_those_of_later_pages() -> N
     )
 
     assert read(page("0.1", "2", "NaN"), profile=profile).histograms == {}
-    assert read(page("1.5", "2", "3"), profile=profile).histograms["ttft_s"] == (
+    assert rows(read(page("1.5", "2", "3"), profile=profile).histograms["ttft_s"]) == (
         (1.5, 1.5),
         (2.0, 2.0),
         (3.0, 3.0),
@@ -297,7 +297,7 @@ def test_units_and_combinations_are_those_of_the_meaning() -> None:
     got = read(text.encode(), profile=profile)
 
     assert got.gauges == {"running": 5.0, "kv_used": pytest.approx(0.4)}
-    assert got.histograms["ttft_s"] == ((0.5, 1.0), (INF, 2.0))
+    assert rows(got.histograms["ttft_s"]) == ((0.5, 1.0), (INF, 2.0))
     assert got.counters == {"ttft_s_sum": pytest.approx(1.5), "ttft_s_count": 2.0}
 
 

@@ -9,7 +9,7 @@ from pd_autoscaler.adapters.metrics.profiles.sglang import SGLANG
 from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.signals import Reading
 from tests.support.engine_pages import Given, sglang
-from tests.support.pages import line
+from tests.support.pages import line, rows
 
 RANKS_OF_TWO_DP: tuple[Mapping[str, str], ...] = (
     {"tp_rank": "0", "dp_rank": "0"},
@@ -96,7 +96,7 @@ def test_of_tensor_parallel_ranks_the_first_alone_is_counted() -> None:
 
     assert got.gauges["running"] == 3.0
     assert got.counters["queue_time_s_count"] == 1.0
-    assert got.histograms["queue_time_s"][-1] == (math.inf, 1.0)
+    assert rows(got.histograms["queue_time_s"])[-1] == (math.inf, 1.0)
 
 
 def test_with_data_parallel_attention_the_first_rank_of_each_group_is_counted() -> None:

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pd_autoscaler.core.histograms import Buckets
 from pd_autoscaler.core.windows import History, Span
-from pd_autoscaler.model.signals import Reading
+from pd_autoscaler.model.signals import Histogram, Reading
 from tests.support.pages import reading
 
 INF = math.inf
@@ -25,10 +24,10 @@ def counted(*values: tuple[float, float], keep_s: float = 300.0) -> History:
     return history
 
 
-def buckets(**counts: float) -> Buckets:
+def buckets(**counts: float) -> Histogram:
     """Make a histogram from cumulative counts by bound, as in `le1=3, inf=4`."""
     bounds = tuple(INF if name == "inf" else float(name[2:]) for name in counts)
-    return Buckets(bounds, array("d", counts.values()))
+    return Histogram(bounds, array("d", counts.values()))
 
 
 def test_a_rate_is_the_growth_over_the_window_per_second() -> None:

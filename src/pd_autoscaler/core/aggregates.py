@@ -6,10 +6,10 @@ from math import fsum
 
 from pd_autoscaler.core import first_tokens
 from pd_autoscaler.core.freshness import Source, Told
-from pd_autoscaler.core.histograms import Buckets, mean_square, merged, quantile
+from pd_autoscaler.core.histograms import mean_square, merged, quantile
 from pd_autoscaler.core.windows import View
 from pd_autoscaler.model.node import Role
-from pd_autoscaler.model.signals import Signal
+from pd_autoscaler.model.signals import Histogram, Signal
 
 _FELT = {Role.PROMPT: "ttft_s", Role.DECODER: "tpot_s"}
 """The latency that each role owes its users."""
@@ -159,7 +159,7 @@ class Over:
             and (second := source.pages.grown(other)) is not None
         ]
 
-    def _observations(self, name: str) -> list[tuple[Source, Buckets]]:
+    def _observations(self, name: str) -> list[tuple[Source, Histogram]]:
         return [
             (source, buckets)
             for source in self.sources

@@ -3,24 +3,10 @@
 import math
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
 from operator import add, lt, sub
 from typing import NamedTuple
 
 from pd_autoscaler.model.signals import Histogram
-
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """Cumulative counts by ascending upper bound; the last bound is +Inf."""
-
-    bounds: tuple[float, ...]
-    counts: "array[float]"
-
-    @property
-    def count(self) -> float:
-        """All observations."""
-        return self.counts[-1] if self.counts else 0.0
 
 
 class Quantile(NamedTuple):
@@ -37,28 +23,28 @@ class Moment(NamedTuple):
     is_lower_bound: bool
 
 
-def quantile(buckets: Buckets, q: float) -> Quantile | None:
+def quantile(histogram: Histogram, q: float) -> Quantile | None:
     """Return the q-quantile, None of an empty histogram.
 
     Interpolates inside a bucket as Prometheus' histogram_quantile does (prometheus/prometheus
     promql/quantile.go), which answers the top bucket with its lower bound: here that is flagged.
     """
-    if buckets.count <= 0:
+    if histogram.total <= 0:
         return None
-    rank = q * buckets.count
-    index = next(i for i, value in enumerate(buckets.counts) if value >= rank)
-    bound = buckets.bounds[index]
-    below = buckets.counts[index - 1] if index else 0.0
-    lower = buckets.bounds[index - 1] if index else 0.0
+    rank = q * histogram.total
+    index = next(i for i, value in enumerate(histogram.counts) if value >= rank)
+    bound = histogram.bounds[index]
+    below = histogram.counts[index - 1] if index else 0.0
+    lower = histogram.bounds[index - 1] if index else 0.0
     if bound == math.inf:
         return Quantile(lower, is_lower_bound=True)
-    inside = buckets.counts[index] - below
+    inside = histogram.counts[index] - below
     if inside <= 0 or (index == 0 and bound <= 0):
         return Quantile(bound, is_lower_bound=False)
     return Quantile(lower + (bound - lower) * (rank - below) / inside, is_lower_bound=False)
 
 
-def mean_square(buckets: Buckets, mean: float | None) -> Moment | None:
+def mean_square(histogram: Histogram, mean: float | None) -> Moment | None:
     """Return the mean of the squares, None of an empty histogram.
 
     Every observation is put at the middle of its bucket, and all are then scaled so that their mean
@@ -68,35 +54,35 @@ def mean_square(buckets: Buckets, mean: float | None) -> Moment | None:
     answer is a lower bound, as its spread is unknown. Scaling also keeps it from ever falling below
     the square of `mean`.
     """
-    if buckets.count <= 0:
+    if histogram.total <= 0:
         return None
-    middles, lower, top = _middles(buckets)
+    middles, lower, top = _middles(histogram)
     total = math.fsum([middle * count for middle, count in middles])
     if top > 0:
-        missing = lower if mean is None else (mean * buckets.count - total) / top
+        missing = lower if mean is None else (mean * histogram.total - total) / top
         middles.append((max(lower, missing), top))
-    first = math.fsum([middle * count for middle, count in middles]) / buckets.count
-    second = math.fsum([middle * middle * count for middle, count in middles]) / buckets.count
+    first = math.fsum([middle * count for middle, count in middles]) / histogram.total
+    second = math.fsum([middle * middle * count for middle, count in middles]) / histogram.total
     scale = mean / first if mean is not None and first > 0 else 1.0
     return Moment(second * scale * scale, is_lower_bound=top > 0)
 
 
-def _middles(buckets: Buckets) -> tuple[list[tuple[float, float]], float, float]:
+def _middles(histogram: Histogram) -> tuple[list[tuple[float, float]], float, float]:
     """Return middle and own count of the buckets that have any, lower bound and count of the top.
 
     Buckets of an engine with several processes are read one after another and can contradict each
     other by a few observations: none counts less than nothing.
     """
-    middles, low, below = [], min(0.0, buckets.bounds[0]), 0.0
-    for high, upto in zip(buckets.bounds[:-1], buckets.counts, strict=False):
+    middles, low, below = [], min(0.0, histogram.bounds[0]), 0.0
+    for high, upto in zip(histogram.bounds[:-1], histogram.counts, strict=False):
         if upto > below:
             middles.append(((low + high) / 2, upto - below))
             below = upto
         low = high
-    return middles, low, max(0.0, buckets.count - below)
+    return middles, low, max(0.0, histogram.total - below)
 
 
-def merged(histograms: Iterable[Buckets]) -> Buckets | None:
+def merged(histograms: Iterable[Histogram]) -> Histogram | None:
     """Sum histograms of several nodes, None of none.
 
     Where bounds differ (engines of two versions), a count is carried up to the next bound, so that
@@ -113,7 +99,7 @@ def merged(histograms: Iterable[Buckets]) -> Buckets | None:
         return None
     if len(by_bounds) == 1:
         ((bounds, counts),) = by_bounds.items()
-        return Buckets(bounds, counts)
+        return Histogram(bounds, counts)
     union = tuple(sorted({bound for bounds in by_bounds for bound in bounds}))
     total = array("d", [0.0] * len(union))
     for bounds, counts in by_bounds.items():
@@ -123,20 +109,22 @@ def merged(histograms: Iterable[Buckets]) -> Buckets | None:
                 below = counts[at]
                 at += 1
             total[i] += below
-    return Buckets(union, total)
+    return Histogram(union, total)
 
 
-def buckets_of(histogram: Histogram, *, like: Buckets | None = None) -> Buckets:
-    """Pack a page's histogram; one `like` it lends its bounds, or is it, where it says the same."""
-    bounds, counts = zip(*histogram, strict=True) if histogram else ((), ())
-    packed = array("d", counts)
-    if like is None or like.bounds != bounds:
-        return Buckets(bounds, packed)
-    # One tuple of bounds a node instead of one a page: a thousand nodes keep many pages.
-    return like if like.counts == packed else Buckets(like.bounds, packed)
+def alike(histogram: Histogram, before: Histogram | None) -> Histogram:
+    """Return a page's histogram with the bounds of the one before, or that where it says the same.
+
+    One tuple of bounds a node instead of one a page: a thousand nodes keep many pages.
+    """
+    if before is None or before.bounds != histogram.bounds:
+        return histogram
+    if before.counts == histogram.counts:
+        return before
+    return Histogram(before.bounds, histogram.counts)
 
 
-def unwrapped(before: Buckets | None, total: Buckets | None, now: Buckets) -> Buckets:
+def unwrapped(before: Histogram | None, total: Histogram | None, now: Histogram) -> Histogram:
     """Return the total that never goes back; other bounds are another histogram's beginning."""
     if before is None or total is None or before.bounds != now.bounds:
         return now
@@ -147,4 +135,4 @@ def unwrapped(before: Buckets | None, total: Buckets | None, now: Buckets) -> Bu
         # As long as it never went back the total is what the engine counts.
         return now
     grown = now.counts if is_reset else map(sub, now.counts, before.counts)
-    return Buckets(now.bounds, array("d", map(add, total.counts, grown)))
+    return Histogram(now.bounds, array("d", map(add, total.counts, grown)))

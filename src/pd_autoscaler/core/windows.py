@@ -4,14 +4,16 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from operator import attrgetter, sub
-from typing import NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
-from pd_autoscaler.core.histograms import Buckets, buckets_of, unwrapped
-from pd_autoscaler.model.signals import Reading
+from pd_autoscaler.core.histograms import alike, unwrapped
+from pd_autoscaler.model.signals import Histogram, Reading
 
 T = TypeVar("T")
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Span(NamedTuple):
@@ -27,7 +29,7 @@ class Page(NamedTuple):
     at_s: float
     gauges: Mapping[str, float]
     counters: Mapping[str, float]
-    histograms: Mapping[str, Buckets]
+    histograms: Mapping[str, Histogram]
 
 
 _AT_S = attrgetter("at_s")
@@ -56,8 +58,7 @@ def is_working(page: Page) -> bool:
     return bool(gauges.get("waiting") or gauges.get("waiting_deferred") or gauges.get("running"))
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """The pages of one process, oldest first; a counter that goes back began again at zero.
 
     `moved_at_s` is when a page last differed from the one before it. Pages that repeat while there
@@ -68,12 +69,12 @@ class History:
 
     pages: tuple[Page, ...] = ()
     moved_at_s: float = -math.inf
-    _last: Reading | None = None
-    _raw: Mapping[str, float] = field(default_factory=dict)
-    _totals: Mapping[str, float] = field(default_factory=dict)
-    _raw_buckets: Mapping[str, Buckets] = field(default_factory=dict)
-    _total_buckets: Mapping[str, Buckets] = field(default_factory=dict)
-    _parts: Mapping[str, int] = field(default_factory=dict)
+    last: Reading | None = None
+    raw: Mapping[str, float] = _NONE
+    totals: Mapping[str, float] = _NONE
+    raw_buckets: Mapping[str, Histogram] = _NONE
+    total_buckets: Mapping[str, Histogram] = _NONE
+    parts: Mapping[str, int] = _NONE
 
     def lost(self, reading: Reading) -> str:
         """Say which series a page lacks that are likely to come back; empty if there are none.
@@ -96,26 +97,24 @@ class History:
         A page that is not newer than the newest one changes nothing. The newest takes the place of
         the one before it where that came less than `spacing_s` after its own.
         """
-        if self._last is not None and reading.at_s <= self._last.at_s:
+        if self.last is not None and reading.at_s <= self.last.at_s:
             return self
-        if reading.parts != self._parts and any(self._other_parts(reading)):
+        if reading.parts != self.parts and any(self._other_parts(reading)):
             return NO_PAGES.added(reading, keep_s=keep_s)
-        if self._parts and (born := self._born(reading)):
+        if self.parts and (born := self._born(reading)):
             return self._from_zero(born).added(reading, keep_s=keep_s, spacing_s=spacing_s)
         totals: dict[str, float] = {}
         for name, raw in reading.counters.items():
-            before = self._raw.get(name, raw)
-            totals[name] = self._totals.get(name, raw) + (raw - before if raw >= before else raw)
-        raw_buckets: dict[str, Buckets] = {}
-        total_buckets: dict[str, Buckets] = {}
+            before = self.raw.get(name, raw)
+            totals[name] = self.totals.get(name, raw) + (raw - before if raw >= before else raw)
+        raw_buckets: dict[str, Histogram] = {}
+        total_buckets: dict[str, Histogram] = {}
         for name, histogram in reading.histograms.items():
-            raw_now = buckets_of(histogram, like=self._raw_buckets.get(name))
-            raw_buckets[name] = raw_now
-            total_buckets[name] = unwrapped(
-                self._raw_buckets.get(name), self._total_buckets.get(name), raw_now
-            )
+            before_buckets = self.raw_buckets.get(name)
+            now = raw_buckets[name] = alike(histogram, before_buckets)
+            total_buckets[name] = unwrapped(before_buckets, self.total_buckets.get(name), now)
         page = Page(reading.at_s, reading.gauges, totals, total_buckets)
-        is_same = self._last is not None and self._last.said == reading.said
+        is_same = self.last is not None and reading.says_as(self.last)
         kept = self.pages if is_same else self._renewed(reading)
         # One page older than the window stays: a rate over the whole window starts there.
         outside = bisect_left(kept, reading.at_s - keep_s, key=_AT_S)
@@ -125,24 +124,24 @@ class History:
         return History(
             pages=(*kept, page),
             moved_at_s=self.moved_at_s if is_same else reading.at_s,
-            _last=reading,
-            _raw=_updated(self._raw, reading.counters),
-            _totals=_updated(self._totals, totals),
-            _raw_buckets=_updated(self._raw_buckets, raw_buckets),
-            _total_buckets=_updated(self._total_buckets, total_buckets),
-            _parts=_updated(self._parts, reading.parts),
+            last=reading,
+            raw=_updated(self.raw, reading.counters),
+            totals=_updated(self.totals, totals),
+            raw_buckets=_updated(self.raw_buckets, raw_buckets),
+            total_buckets=_updated(self.total_buckets, total_buckets),
+            parts=_updated(self.parts, reading.parts),
         )
 
     def _other_parts(self, reading: Reading) -> Iterator[tuple[str, int, int]]:
         """Give what is the sum of another number of series than before, with both numbers."""
-        if reading.parts == self._parts:
+        if reading.parts == self.parts:
             return
-        for name in {**self._parts, **reading.parts}:
-            is_on_both = (name in self._raw and name in reading.counters) or (
-                name in self._raw_buckets and name in reading.histograms
+        for name in {**self.parts, **reading.parts}:
+            is_on_both = (name in self.raw and name in reading.counters) or (
+                name in self.raw_buckets and name in reading.histograms
             )
             # None of a counter that was not there yet: its first series is growth, as in `_born`.
-            before, now = self._parts.get(name) or 1, reading.parts.get(name) or 1
+            before, now = self.parts.get(name) or 1, reading.parts.get(name) or 1
             if is_on_both and before != now:
                 yield name, before, now
 
@@ -150,16 +149,15 @@ class History:
         """Return at zero the counters that were to appear with their first event, and now did."""
         return {
             name: 0.0
-            for name, parts in self._parts.items()
-            if parts == 0 and name in reading.counters and name not in self._raw
+            for name, parts in self.parts.items()
+            if parts == 0 and name in reading.counters and name not in self.raw
         }
 
     def _from_zero(self, born: Mapping[str, float]) -> "History":
-        return replace(
-            self,
+        return self._replace(
             pages=tuple(p._replace(counters={**born, **p.counters}) for p in self.pages),
-            _raw={**self._raw, **born},
-            _totals={**self._totals, **born},
+            raw={**self.raw, **born},
+            totals={**self.totals, **born},
         )
 
     def _renewed(self, reading: Reading) -> tuple[Page, ...]:
@@ -178,12 +176,12 @@ class History:
     @property
     def engine(self) -> str:
         """The profile that the newest page was read with; empty before the first."""
-        return self._last.engine if self._last else ""
+        return self.last.engine if self.last else ""
 
     @property
     def lumpy(self) -> frozenset[str]:
         """The counters that grow at the end of a request only."""
-        return self._last.lumpy if self._last else frozenset()
+        return self.last.lumpy if self.last else frozenset()
 
     def over(self, *, now_s: float, window_s: float) -> "View":
         """Return what these pages say over a window that ends now."""
@@ -259,9 +257,9 @@ class View(NamedTuple):
         if count is not None:
             return count.delta
         buckets = self.observations(name)
-        return None if buckets is None else buckets.count
+        return None if buckets is None else buckets.total
 
-    def observations(self, name: str) -> Buckets | None:
+    def observations(self, name: str) -> Histogram | None:
         """Return the histogram of what was observed in the window, None if that is unknown."""
         last = self.last.histograms.get(name) if self.last is not None else None
         if last is None:
@@ -272,7 +270,7 @@ class View(NamedTuple):
             if first is not None and first.bounds == last.bounds:
                 grown = array("d", map(sub, last.counts, first.counts))
                 # Bounds that came back after others began again: what lies between is not known.
-                return None if min(grown, default=0.0) < 0 else Buckets(last.bounds, grown)
+                return None if min(grown, default=0.0) < 0 else Histogram(last.bounds, grown)
         return None
 
     def gauges(self, name: str) -> list[float]:

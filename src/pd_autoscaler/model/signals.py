@@ -1,10 +1,30 @@
 """Signals: what one engine's page says, and what a role's pages say together."""
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-Histogram = tuple[tuple[float, float], ...]
-"""Cumulative counts by upper bound, ascending; the last bound is +Inf."""
+
+class Histogram(NamedTuple):
+    """Cumulative counts by ascending upper bound; the last bound is +Inf."""
+
+    bounds: tuple[float, ...]
+    counts: "array[float]"
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[float, float]]) -> "Histogram":
+        """Make one of bounds with their counts."""
+        bounds, counts = [], array("d")
+        for bound, count in rows:
+            bounds.append(bound)
+            counts.append(count)
+        return cls(tuple(bounds), counts)
+
+    @property
+    def total(self) -> float:
+        """All observations."""
+        return self.counts[-1] if self.counts else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +53,16 @@ class Reading:
     lumpy: frozenset[str] = frozenset()
     parts: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def said(self) -> tuple[object, ...]:
-        """All of the page but when it was true."""
-        counted = (self.counters, self.gauges, self.histograms, self.parts, self.lumpy)
-        return (*counted, self.engine, self.node_id)
+    def says_as(self, other: "Reading") -> bool:
+        """Whether two pages differ in nothing but when they were true."""
+        return (
+            self.gauges == other.gauges
+            and self.counters == other.counters
+            and self.histograms == other.histograms
+            and self.parts == other.parts
+            and self.lumpy == other.lumpy
+            and (self.engine, self.node_id) == (other.engine, other.node_id)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,4 +172,4 @@ def _cumulative(rows: Sequence[tuple[float, float, int]], count: float | None) -
         and values == sorted(values)
         and all(value <= VALUE_MAX for value in values)
     )
-    return tuple(histogram) if is_whole else None
+    return Histogram.of(histogram) if is_whole else None

@@ -14,7 +14,7 @@ from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.signals import Reading
 from pd_autoscaler.sim.fleet.requests import pages
 from pd_autoscaler.sim.fleet.requests.advance import ADVANCE, REMOVE, WEIGH, act
-from pd_autoscaler.sim.fleet.requests.bounds import BOUNDS, table_of
+from pd_autoscaler.sim.fleet.requests.bounds import BOUNDS, NAMES, table_of
 from pd_autoscaler.sim.fleet.requests.jit import plain
 from pd_autoscaler.sim.fleet.requests.pages import NodeLoad
 from pd_autoscaler.sim.fleet.requests.state import (
@@ -102,10 +102,11 @@ class RequestFleet:
         bounds: Mapping[str, tuple[float, ...]] = BOUNDS,
     ) -> None:
         self._profile = profile
-        self._bounds = bounds
+        table = table_of(bounds)
+        self._bounds = {name: (*bounds[name], float("inf")) for name in NAMES}
         self._state = empty(
             max(nodes_max_hint, 2),
-            bounds=table_of(bounds),
+            bounds=table,
             patience_s=patience_s,
             is_chunked=is_chunked,
         )

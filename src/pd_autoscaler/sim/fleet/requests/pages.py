@@ -1,8 +1,9 @@
 """Pages: what a node's engine would say of itself at this moment; looking changes nothing."""
 
+from array import array
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,10 +123,13 @@ def page(
     slot: int,
     *,
     seen: Look,
-    bounds: Mapping[str, Sequence[float]],
+    bounds: Mapping[str, tuple[float, ...]],
     now_s: float,
 ) -> Page:
-    """Return a node's page in canonical names, as true at `now_s`, when it was `seen`."""
+    """Return a node's page in canonical names, as true at `now_s`, when it was `seen`.
+
+    `bounds` are those of each histogram, with +Inf.
+    """
     node, found = seen
     is_prompt = node.role == PROMPT
     gauges = {
@@ -145,7 +149,7 @@ def page(
     histograms: dict[str, Histogram] = {}
     for which in _HISTOGRAMS[is_prompt]:
         name = NAMES[which]
-        upto = list(accumulate(counts[which]))
-        histograms[name] = (*zip(bounds[name], upto, strict=False), (float("inf"), upto[-1]))
-        counters[f"{name}_sum"], counters[f"{name}_count"] = sums[which], float(upto[-1])
+        upto = array("d", islice(accumulate(counts[which]), len(bounds[name])))
+        histograms[name] = Histogram(bounds[name], upto)
+        counters[f"{name}_sum"], counters[f"{name}_count"] = sums[which], upto[-1]
     return Page(gauges, counters, histograms)
