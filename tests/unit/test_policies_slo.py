@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pd_autoscaler.model.decision import Decision, Hold, HoldReason, Target
-from pd_autoscaler.model.node import Node, NodeState, Role
+from pd_autoscaler.model.node import Role
 from pd_autoscaler.model.signals import Signal
 from pd_autoscaler.model.snapshot import Attribution, Bottleneck, LeadTime, Limits, Snapshot
 from pd_autoscaler.policies.closed_loop import followed
@@ -184,22 +184,6 @@ def test_nodes_on_their_way_are_not_asked_for_again() -> None:
     again = policy().decide(fleet.snapshot())
     assert isinstance(again, Target)
     assert abs(again.prompt - first.prompt) <= 1
-
-
-def overdue(by_s: float) -> Snapshot:
-    snapshot = shown(24.0, Target(6, 4))
-    coming = tuple(
-        Node(id=f"new-{i}", role=P, state=NodeState.STARTING, since_s=0.0, ready_at_s=1000.0 - by_s)
-        for i in range(3)
-    )
-    return replace(snapshot, nodes=(*snapshot.nodes, *coming), target=Target(9, 4))
-
-
-def test_others_are_asked_for_in_place_of_nodes_that_do_not_come() -> None:
-    assert decided(overdue(-20.0)).prompt == 9
-    assert decided(overdue(5.0)).prompt == 9
-    assert decided(overdue(300.0)).prompt > 9
-    assert decided(overdue(300.0), replaces_late=False).prompt == 9
 
 
 def test_longer_lead_times_ask_for_more_of_a_rising_demand() -> None:

@@ -20,7 +20,7 @@ from pd_autoscaler.policies.premises import Settling, blindness
 from pd_autoscaler.policies.queue_pressure import QueuePressure, QueuePressureParams
 from pd_autoscaler.policies.slo_history import Correction, Needs
 from pd_autoscaler.policies.slo_missed import missed
-from pd_autoscaler.policies.slo_nodes import decoder_node, late, lead_s, prefill_rate
+from pd_autoscaler.policies.slo_nodes import decoder_node, lead_s, prefill_rate
 from pd_autoscaler.policies.slo_outlook import begun, outlook
 from pd_autoscaler.policies.slo_params import SloParams
 from pd_autoscaler.policies.slo_seen import seen
@@ -144,19 +144,16 @@ class Slo:
         snapshot = at.snapshot
         standing, limits = snapshot.target.of(role), snapshot.limits
         self._needs[role].saw(size.enough, now_s=snapshot.now_s)
-        overdue = late(snapshot, role, lead=at.lead_s) if self._params.replaces_late else 0
-        # Of the nodes that are asked for these will not be there in time.
-        need = size.need + overdue if size.need > standing - overdue else size.need
         most = max(1, limits.max_of(role))
-        if need > standing:
-            return self._grown(snapshot, role, size, need=need)
+        if size.need > standing:
+            return self._grown(snapshot, role, size)
         enough, obstacle = self._enough(snapshot, role, size)
         if enough < standing and not obstacle:
             fewer = min(max(enough, standing - self._params.step_down), most)
             why = f"{size.why}; {enough} long enough"
-            return _Ask(fewer, need, size.enough, why)
+            return _Ask(fewer, size.need, size.enough, why)
         kept = f"; {obstacle}" if obstacle and size.need < standing else ""
-        return _Ask(min(standing, most), need, size.enough, f"{size.why}{kept}")
+        return _Ask(min(standing, most), size.need, size.enough, f"{size.why}{kept}")
 
     def _unlearnt(self, snapshot: Snapshot, role: Role) -> _Ask:
         """Move a role by thresholds as long as nobody knows what its nodes can do."""
@@ -169,9 +166,9 @@ class Slo:
         count = answer.of(role)
         return _Ask(count, count, count, f"{told}, by thresholds: {answer.why}")
 
-    def _grown(self, snapshot: Snapshot, role: Role, size: Size, *, need: int) -> _Ask:
+    def _grown(self, snapshot: Snapshot, role: Role, size: Size) -> _Ask:
         standing, cause = snapshot.target.of(role), snapshot.attribution
-        most = max(1, snapshot.limits.max_of(role))
+        need, most = size.need, max(1, snapshot.limits.max_of(role))
         if snapshot.is_fault_elsewhere(role):
             told = f"{size.why}, but the {cause.bottleneck} side is at fault"
             detail = f"{need} {role} look needed, {told}: {cause.evidence}"

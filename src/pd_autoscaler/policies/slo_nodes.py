@@ -72,8 +72,10 @@ def decoder_node(
 
 def lead_s(snapshot: Snapshot, params: SloParams) -> float:
     """Return the seconds from an answer until a node that it asks for serves."""
-    known = _phases(snapshot, "p50_s")
-    lead = params.lead_s if known is None else known
+    times = [snapshot.lead_times[phase] for phase in _PHASES if phase in snapshot.lead_times]
+    measured_s = math.fsum([max(0.0, time.p50_s) for time in times])
+    # Before any phase was measured the setting has to do.
+    lead = measured_s if times and math.isfinite(measured_s) else params.lead_s
     return min(params.react_s + lead, params.lead_max_s)
 
 
@@ -84,32 +86,6 @@ def arrivals_s(snapshot: Snapshot, role: Role) -> list[float]:
         for node in snapshot.nodes
         if node.role is role and node.state in COMING and node.ready_at_s is not None
     )
-
-
-def late(snapshot: Snapshot, role: Role, *, lead: float) -> int:
-    """Count the coming nodes of a role that serve after the lead time, or are long overdue."""
-    coming = [
-        node.ready_at_s
-        for node in snapshot.nodes
-        if node.role is role and node.state in COMING and node.ready_at_s is not None
-    ]
-    if not coming:
-        return 0
-    usual, slow = _phases(snapshot, "p50_s"), _phases(snapshot, "p95_s")
-    if usual is None or slow is None:
-        return 0
-    patience_s = max(slow - usual, usual / 2, 2.0)
-    return sum(
-        ready_at_s > snapshot.now_s + max(lead, slow) or snapshot.now_s - ready_at_s > patience_s
-        for ready_at_s in coming
-    )
-
-
-def _phases(snapshot: Snapshot, of: str) -> float | None:
-    """Return the seconds of all phases of a start together, None before any was measured."""
-    times = [snapshot.lead_times[phase] for phase in _PHASES if phase in snapshot.lead_times]
-    total_s = math.fsum(max(0.0, getattr(time, of)) for time in times)
-    return total_s if times and math.isfinite(total_s) else None
 
 
 def _of_engines(snapshot: Snapshot, role: Role) -> list[NodeCapacity]:

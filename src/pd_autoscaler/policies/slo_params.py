@@ -58,8 +58,6 @@ class SloParams(Params):
     """Size prompt nodes by the tail of their waits, not by utilisation alone."""
     has_offered_load: bool = True
     """Let decoders go, and share a full budget, by arriving requests too, not only those held."""
-    replaces_late: bool = True
-    """Ask for others in place of nodes that are long overdue."""
     waits_to_shrink: bool = True
     """Shrink only to what was enough for as long as a node takes to come back."""
     has_correction: bool = True
