@@ -230,14 +230,14 @@ def test_each_gate_says_its_role_and_its_numbers() -> None:
     assert gates(Target(3, 2), 5, GuardMemory(began_s=0.0)) == [
         "warm_up (decoder): watched for 5 s, nothing goes before 20 s"
     ]
-    assert gates(Target(3, 2), 5, replace(old, changed_at_s=1.0)) == [
+    assert gates(Target(3, 2), 5, old._replace(changed_at_s=1.0)) == [
         "cooldown (decoder): the target moved 4 s ago; may shrink in 6 s"
     ]
-    wanted = replace(old, changed_at_s=1.0, asked=((2, 3, 3),))
+    wanted = old._replace(changed_at_s=1.0, asked=((2, 3, 3),))
     assert gates(Target(3, 2), 5, wanted) == [
         "cooldown (decoder): the target moved 4 s ago; may shrink in 17 s"
     ]
-    asked = replace(old, asked=((0, 3, 3), (4, 3, 3), (6, 3, 2)))
+    asked = old._replace(asked=((0, 3, 3), (4, 3, 3), (6, 3, 2)))
     assert gates(Target(3, 2), 10, asked) == [
         (
             "down_window (decoder): 3 asked for, or held, in the last 20 s; "

@@ -146,8 +146,10 @@ class Over:
         """Sum values with their ages."""
         if not parts:
             return None
-        values, ages_s = zip(*parts, strict=True)
         is_part = len(parts) < len(self.sources)
+        if len(parts) == 1:
+            return Signal(*parts[0], is_part, 1)
+        values, ages_s = zip(*parts, strict=True)
         return Signal(fsum(values), max(ages_s), is_lower_bound=is_part, nodes=len(parts))
 
     def _both(self, one: str, other: str) -> list[tuple[Source, float, float]]:

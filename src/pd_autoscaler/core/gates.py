@@ -5,8 +5,7 @@ throughout the up window, and shrinks only to the most that was asked for in the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pd_autoscaler.core.rules import GuardRules
 from pd_autoscaler.model.decision import Gate, HoldReason, Target
@@ -19,8 +18,7 @@ Row = tuple[float, int, int]
 _COLUMN: Mapping[Role, Literal[1, 2]] = {Role.PROMPT: 1, Role.DECODER: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class GuardMemory:
+class GuardMemory(NamedTuple):
     """What the guard remembers: when it began, what was asked for when, and the last change.
 
     `held` are the targets that stood while nothing was asked for: for shrinking a cycle that held
@@ -30,7 +28,7 @@ class GuardMemory:
     began_s: float
     asked: tuple[Row, ...] = ()
     held: tuple[Row, ...] = ()
-    changed_at_s: float = field(default=float("-inf"))
+    changed_at_s: float = float("-inf")
 
     def window(self, role: Role, since_s: float) -> list[int]:
         """List what was asked for of a role since a moment."""

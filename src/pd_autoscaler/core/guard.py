@@ -35,12 +35,14 @@ def guarded(
         return _held(refusal, snapshot, rules, memory)
     fired: list[Gate] = []
     asked = _limited(decision, rules, standing, fired)
-    memory = replace(memory, asked=_kept(memory.asked, asked, now_s, rules))
+    memory = memory._replace(asked=_kept(memory.asked, asked, now_s, rules))
     counts: dict[Role, int] = {}
     for role in Role:
         counts[role], gate = _allowed(role, asked.of(role), snapshot, rules, memory)
         fired += [gate] if gate else []
-    target = replace(asked, prompt=counts[Role.PROMPT], decoder=counts[Role.DECODER])
+    target = asked
+    if (asked.prompt, asked.decoder) != (counts[Role.PROMPT], counts[Role.DECODER]):
+        target = replace(asked, prompt=counts[Role.PROMPT], decoder=counts[Role.DECODER])
     target = _limited(target, rules, standing, fired)
     shift = gates.payback(target, snapshot, rules, memory)
     if shift is not None:
@@ -48,13 +50,13 @@ def guarded(
         target = replace(target, prompt=standing.prompt, decoder=standing.decoder)
     if target == standing:
         return Guarded(_answer(decision, target, fired), tuple(fired), memory)
-    return Guarded(target, tuple(fired), replace(memory, changed_at_s=snapshot.now_s))
+    return Guarded(target, tuple(fired), memory._replace(changed_at_s=snapshot.now_s))
 
 
 def _held(gate: Gate, snapshot: Snapshot, rules: GuardRules, memory: GuardMemory) -> Guarded:
     """Keep the standing target for this gate's reason, and remember that it was kept unasked."""
     rows = _kept(memory.held, snapshot.target, snapshot.now_s, rules)
-    return Guarded(Hold(gate.reason, gate.detail), (gate,), replace(memory, held=rows))
+    return Guarded(Hold(gate.reason, gate.detail), (gate,), memory._replace(held=rows))
 
 
 def _refusal(snapshot: Snapshot, rules: GuardRules) -> Gate | None:
@@ -89,7 +91,7 @@ def _allowed(
 def _answer(decision: Target, target: Target, fired: list[Gate]) -> Decision:
     """Say which gate kept the standing target, if the policy wanted another."""
     if decision == target or not fired:
-        return replace(target, why=decision.why)
+        return target if target.why == decision.why else replace(target, why=decision.why)
     gate = fired[-1]
     why = f": {decision.why}" if decision.why else ""
     return Hold(gate.reason, f"{gate.detail}; the policy wants {decision}{why}")

@@ -233,7 +233,7 @@ class ControlLoop:
         has_moved = target == answer.decision
         # A change that was not made starts no cooldown.
         changed_at_s = answer.memory.changed_at_s if has_moved else memory.changed_at_s
-        self._guard = replace(answer.memory, changed_at_s=changed_at_s)
+        self._guard = answer.memory._replace(changed_at_s=changed_at_s)
         busy = actuator.busy
         plan = await self._planned(snapshot, target, busy)
         waits = mesh.waits(self._fleet, busy, rules.link, now_s=snapshot.now_s)
@@ -315,7 +315,8 @@ class ControlLoop:
         is_new = left != asked and self._fleet.is_synced
         if is_new and await self._scribe.write(self._outside.journal.set_drains(left)):
             self.control.drains = left
-        self._fleet = replace(self._fleet, drains=left)
+        if left != self._fleet.drains:
+            self._fleet = replace(self._fleet, drains=left)
 
     async def _decide(self, snapshot: Snapshot) -> Decision:
         if self.control.mode in {Mode.PAUSED, Mode.STOPPED}:
