@@ -10,11 +10,13 @@ SimPy, a time-out a step, over the first requests of the same input, in the same
 depends on how many tokens a request has, the kernel's does not. It has no preemption, no faults and
 no metrics; how far its mean time to the last token is from the kernel's over the same requests is a
 row of its own.
-Loop and policy: the hours as they are, with the production loop in cycles of 10 s, planner,
-actuator and the policy `slo`; the best of three runs. The Mooncake hour is sized for twice: for
-DeepSeek-R1 on Ascend 910C at the targets its authors publish for it (30 s and 100 ms; Mooncake,
-FAST '25), and for the profile and the targets of chat that the other hours have, which take many
-more nodes: what a cycle costs grows with them.
+Loop and policy: the hours as they are, with the production loop, planner, actuator and the policy
+`slo`; the best of three runs. The Mooncake hour is sized for twice: for DeepSeek-R1 on Ascend 910C
+at the targets its authors publish for it (30 s and 100 ms; Mooncake, FAST '25), and for the profile
+and the targets of chat that the other hours have, which take many more nodes: what a cycle costs
+grows with them. Nearly all of the time is the loop's, a cycle's cost times their number, so that
+the first also runs in cycles of 30 s (KEDA's default) beside the default of 10 s. The aim is missed
+in cycles of 10 s: they are 360 times the daemon's own code, in Python, of which no part is large.
 Growth: CPU time a request over the Mooncake hour at 100,000, 1 and 10 million requests.
 """
 
@@ -37,6 +39,7 @@ from pd_autoscaler.sim.experiment import run_experiment
 from pd_autoscaler.sim.fleet.requests.fleet import RequestFleet
 from pd_autoscaler.sim.records import slo_named
 from pd_autoscaler.sim.scenarios import Setting, of_arrivals
+from pd_autoscaler.sim.score import scored
 from pd_autoscaler.workload.arrivals import Arrivals
 from pd_autoscaler.workload.reading import read_arrivals
 
@@ -47,12 +50,13 @@ TRACES = {
     "Azure code hour": "AzureLLMInferenceTrace_code_2023.csv",
 }
 WHOLE = (
-    ("Mooncake conversation hour", "deepseek-r1-910c", "relaxed"),
-    ("Mooncake conversation hour", PROFILE, "chat"),
-    ("Azure conversation hour", PROFILE, "chat"),
-    ("Azure code hour", PROFILE, "chat"),
+    ("Mooncake conversation hour", "deepseek-r1-910c", "relaxed", 10.0),
+    ("Mooncake conversation hour", "deepseek-r1-910c", "relaxed", 30.0),
+    ("Mooncake conversation hour", PROFILE, "chat", 10.0),
+    ("Azure conversation hour", PROFILE, "chat", 10.0),
+    ("Azure code hour", PROFILE, "chat", 10.0),
 )
-"""Hours, engine profiles and targets with the loop around them."""
+"""Hours, engine profiles and targets with the loop around them, and its period in seconds."""
 GROWTH = (100_000, 1_000_000, 10_000_000)
 AIM_S = 1 / 500_000
 AIM_WHOLE_S = 1 / 20_000
@@ -178,11 +182,11 @@ def growth_rows(trace: Arrivals, profile: EngineProfile) -> Iterator[Row]:
 
 def whole_rows(traces: dict[str, Arrivals]) -> Iterator[Row]:
     """Measure the same hours with the production loop and the policy `slo` around the kernel."""
-    for name, profile, slo in WHOLE:
+    for name, profile, slo, period_s in WHOLE:
         if name not in traces:
             continue
         trace = traces[name]
-        setting = Setting(profile=KNOWN[profile].profile, slo=slo_named(slo))
+        setting = Setting(profile=KNOWN[profile].profile, slo=slo_named(slo), period_s=period_s)
         scenario = of_arrivals(name, trace, setting)
         entrant = contestant("slo", scenario)
         runs = [
@@ -191,8 +195,9 @@ def whole_rows(traces: dict[str, Arrivals]) -> Iterator[Row]:
         ]
         best = min(runs, key=lambda run: run.cpu_s)
         nodes = best.node_hours * 3600.0 / best.lasted_s
-        what = f"{name}, {profile}, SLO {slo}"
-        where = f"{what}, {nodes:.1f} nodes on average, {len(best.samples)} cycles"
+        in_time = scored(best, scenario.slo).both
+        what = f"{name}, {profile}, SLO {slo}, cycles of {period_s:g} s"
+        where = f"{what}: {nodes:.1f} nodes on average, {in_time:.2%} in time"
         print(f"loop and policy: {where}: {len(trace)} requests in {best.cpu_s:.2f} s", flush=True)
         yield measured(f"loop and policy, {where}", len(trace) / best.cpu_s, "requests/CPU s")
         yield compared(
