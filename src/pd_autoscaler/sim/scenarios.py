@@ -57,7 +57,8 @@ class Setting:
 
     `data` is the folder with the traces of the scenarios, `nodes_mean` the fluid need (at 0.8
     utilisation) that rates are scaled to (None: a scenario's own mean, a trace of yours as it is),
-    `lead_s` and `link_s` the mean times until a node may link and of a link.
+    `lead_s` and `link_s` the mean times until a node may link and of a link. `nodes_max` is the
+    operator's budget where it is not the usual one of that need.
     """
 
     data: Path = Path()
@@ -67,6 +68,7 @@ class Setting:
     lead_s: float = 155.0
     link_s: float = 1.0
     period_s: float = 10.0
+    nodes_max: int | None = None
 
 
 def scenario(name: str, setting: Setting, seed: int) -> Scenario:
@@ -98,7 +100,7 @@ def _exists(name: str) -> bool:
 def of_arrivals(name: str, arrivals: Arrivals, setting: Setting) -> Scenario:
     """Return a scenario without trouble; it begins with the fleet that its first minutes need."""
     delays = delays_of(setting.lead_s, setting.link_s)
-    nodes_max = budget_of(setting.nodes_mean)
+    nodes_max = setting.nodes_max or budget_of(setting.nodes_mean)
     return Scenario(
         name=name,
         arrivals=arrivals,
