@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from pd_autoscaler.embedded.router_table import FORMER_NODES_MAX, NodeTable, Rou
 from pd_autoscaler.engine_model.profile import profile_of
 from pd_autoscaler.model.facts import EngineLoad
 from pd_autoscaler.model.node import Role
+from tests.support.datadist_peers import refusing
 from tests.support.engine import TINY, Bench, Served, bench, until
 
 IDLE = EngineLoad(waiting=0, running=0, kv_unpulled=0)
@@ -71,11 +71,11 @@ async def fake_node(
         yield f"http://127.0.0.1:{port}"
 
 
-def refusing_url() -> str:
-    """An address where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{sock.getsockname()[1]}"
+@pytest.fixture(name="nobody_url")
+def _nobody_url() -> Iterator[str]:
+    """An address where nobody listens, and nobody else can begin to."""
+    with refusing("127.0.0.1") as (host, port):
+        yield f"http://{host}:{port}"
 
 
 async def _read_all(answer: aiohttp.ClientResponse, received: bytearray) -> None:
@@ -177,9 +177,9 @@ def test_counts_of_withdrawn_nodes_are_kept_but_not_for_ever() -> None:
 
 
 @pytest.mark.parametrize("role", list(Role))
-async def test_a_refused_connection_is_tried_at_another_node(role: Role) -> None:
+async def test_a_refused_connection_is_tried_at_another_node(role: Role, nobody_url: str) -> None:
     async with bench() as b, routed(b) as r:
-        r.publish_at("dead", role, refusing_url())
+        r.publish_at("dead", role, nobody_url)
         r.publish(await b.prompt(ROOMY))
         r.publish(await b.decoder())
         for _ in range(2):
@@ -189,9 +189,9 @@ async def test_a_refused_connection_is_tried_at_another_node(role: Role) -> None
         assert r.router.table.in_flight["dead"] == 0
 
 
-async def test_when_every_node_refuses_the_request_fails_visibly() -> None:
+async def test_when_every_node_refuses_the_request_fails_visibly(nobody_url: str) -> None:
     async with bench() as b, routed(b) as r:
-        r.publish_at("dead", Role.PROMPT, refusing_url())
+        r.publish_at("dead", Role.PROMPT, nobody_url)
         r.publish(await b.decoder())
         status, body = await r.ask()
         assert status == 502

@@ -114,8 +114,10 @@ def test_a_page_tells_what_happened_on_the_node() -> None:
     ):
         assert page.counters[f"{name}_count"] == len(offered)
         assert page.counters[f"{name}_sum"] == pytest.approx(values.sum())
-        wanted = [(bound, (values <= bound).sum()) for bound in (*BOUNDS[name], math.inf)]
-        assert list(page.histograms[name]) == wanted
+        bounds = (*BOUNDS[name], math.inf)
+        wanted = [(values <= bound).sum() for bound in bounds]
+        found = page.histograms[name]
+        assert (found.bounds, list(found.counts)) == (bounds, wanted)
     assert decoder.gauges == {
         "waiting": 0.0,
         "waiting_deferred": 0.0,
