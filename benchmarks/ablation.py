@@ -37,7 +37,9 @@ from pd_autoscaler.sim.intervals import paired
 from pd_autoscaler.sim.scenarios import Setting
 from pd_autoscaler.sim.score import Score
 
-WHOLE = "slo"
+OURS = "slo"
+WHOLE = "whole"
+"""The variant that lacks nothing."""
 FIRST_SEED = 10
 """Scored runs begin with seed 0, and there are ten of them at most."""
 
@@ -57,7 +59,7 @@ def switches() -> list[str]:
 
 
 def runs_of(
-    variant: str, names: Sequence[str], seed: int, setting: Setting, policy: str = WHOLE
+    variant: str, names: Sequence[str], seed: int, setting: Setting, policy: str = OURS
 ) -> list[Job]:
     """Return the runs of a policy without one ingredient, or with all of them."""
     params: dict[str, object] = {}
@@ -93,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget-minutes", type=float, default=20.0)
     parser.add_argument("--only", default="", help="leave out these ingredients alone")
     parser.add_argument("--nodes-max", type=int, help="the budget of nodes, by default a wide one")
-    parser.add_argument("--policy", default=WHOLE, help="another one has the guard's windows alone")
+    parser.add_argument("--policy", default=OURS, help="another one has the guard's windows alone")
     args = parser.parse_args(argv)
     names = args.scenarios.split(",")
-    known = switches() if args.policy == WHOLE else GUARDS
+    known = switches() if args.policy == OURS else GUARDS
     variants = [WHOLE, *(args.only.split(",") if args.only else known)]
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
     setting = Setting(data=args.data, nodes_mean=5.0, nodes_max=args.nodes_max)

@@ -230,9 +230,8 @@ class ControlLoop:
         memory = self._guard or gates.GuardMemory(began_s=self._began_s)
         answer = guard.guarded(decision, snapshot, rules.guard, memory)
         target = await self._stand(snapshot.target, answer.decision)
-        has_moved = target == answer.decision
         # A change that was not made starts no cooldown.
-        changed_at_s = answer.memory.changed_at_s if has_moved else memory.changed_at_s
+        changed_at_s = (answer.memory if target == answer.decision else memory).changed_at_s
         self._guard = answer.memory._replace(changed_at_s=changed_at_s)
         busy = actuator.busy
         plan = await self._planned(snapshot, target, busy)
