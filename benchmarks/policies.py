@@ -13,9 +13,9 @@ seeds (Student's t); a seed moves where in a trace the run begins and draws what
 
 `tuned` are the one or two gains of `sim/baselines/tunables.py`, for every policy alike, found by
 `--tune` on a generated workload that is not scored, and kept in `benchmarks/tuned.json`; a policy
-that is not there was found no better ones than its own. Seeds come in rounds, all scenarios and
-policies of one before the next, with tuned gains the first and those after the third; what the
-budget did not reach is counted and left out.
+that is not there was found no better ones than its own. Seeds come in rounds, all scenarios,
+policies and gains of one before the next, and three offsets of the days S3 and S4; what the budget
+did not reach is counted and left out.
 
 The oracle plays a staffing found with perfect knowledge, with nodes that come at once: S1, S2, S5,
 S6 and S7, of the first seed. Where there is none, the fluid bound at 0.8 utilisation stands for it.
@@ -87,8 +87,8 @@ LONG_FIRST = (
     "mindie-hourly",
 )
 """Policies whose runs of the long scenarios come first: those that rest in between."""
-ROUNDS = 3
-"""Rounds with default gains that come before further ones with tuned gains."""
+OFFSETS = 3
+"""Runs of a long scenario for each policy, if the budget reaches so far."""
 OURS = "slo"
 FIRST = "static-first-hour"
 TARGET = 0.99
@@ -138,20 +138,16 @@ def todo(names: Sequence[str], seeds: int, setting: Setting) -> list[Job]:
             for job in jobs([name], policies, [seed], setting_of(name, setting))
         ]
 
+    resting = {policy: default[policy] for policy in LONG_FIRST}
+    busy = {policy: default[policy] for policy in POLICIES if policy not in LONG_FIRST}
     asked: list[Job] = []
-    asked += runs(short, default, 0)
-    asked += [job for policy in LONG_FIRST for job in runs(long, {policy: {}}, 0)]
-    asked += runs(short, tuned, 0)
-    for seed in range(1, min(ROUNDS, seeds)):
-        asked += runs(short, default, seed)
-    for seed in range(1, seeds):
-        asked += runs(short, default, seed) if seed >= ROUNDS else []
-        asked += runs(short, tuned, seed)
-    others = [policy for policy in POLICIES if policy not in LONG_FIRST]
-    asked += runs(long, {policy: {} for policy in others}, 0)
-    for seed in range(1, seeds):
-        asked += runs(long, default, seed)
-    return asked + runs(long, tuned, 0)
+    for seed in range(seeds):
+        asked += runs(short, default, seed) + runs(short, tuned, seed)
+        asked += runs(long, resting, seed) if seed < OFFSETS else []
+    asked += runs(long, busy, 0) + runs(long, tuned, 0)
+    for seed in range(1, OFFSETS):
+        asked += runs(long, busy, seed) + runs(long, tuned, seed)
+    return asked
 
 
 def variant_of(job: Job) -> str:
