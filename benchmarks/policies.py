@@ -1,6 +1,7 @@
 """How well policies keep latency targets, and at what cost, on scenarios S1 to S12.
 
-`python -m benchmarks.policies [--json] [--data DIR] [--budget-minutes M] [--seeds N] [--tune]`
+`python -m benchmarks.policies [--json] [--data DIR] [--budget-minutes M] [--seeds N] [--tune]
+[--only NAME,...] [--keep FILE]`
 
 Every policy runs through the production loop, planner and actuator in virtual time, over the same
 requests, router, engines (Llama-2-70B on DGX-H100 nodes), delays (155 s on average until a node may
@@ -39,6 +40,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.support.kept import Kept
 from benchmarks.support.rows import Row, printed
 from benchmarks.support.tuning import TUNED, tuned_params, write_tuned
 
@@ -344,6 +346,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--scenarios", default=",".join(SCENARIOS))
     parser.add_argument("--nodes-mean", type=float, default=5.0, help="fluid need on average")
+    parser.add_argument("--only", default=",".join(POLICIES), help="policies, by comma")
+    parser.add_argument("--keep", type=Path, help="a file of runs made before, to go on from")
     parser.add_argument("--tune", action="store_true", help="find the gains and keep them")
     parser.add_argument("--trials", type=int, default=12)
     args = parser.parse_args(argv)
@@ -355,18 +359,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [name for name in args.scenarios.split(",") if name]
     began_s = time.perf_counter()
     need = needed(names, setting)
-    asked = todo(names, args.seeds, setting)
+    only = args.only.split(",")
+    asked = [job for job in todo(names, args.seeds, setting) if job.policy in only]
+    kept = Kept(args.keep)
+    before, left = kept.split(asked)
     found: dict[Key, list[Score]] = defaultdict(list)
+    for job, score in before:
+        found[job.scenario, job.policy, variant_of(job)].append(score)
     left_s = 60 * args.budget_minutes - (time.perf_counter() - began_s)
-    count, cpu_s = 0, 0.0
-    for job, done in within(asked, left_s):
+    count, cpu_s = len(before), 0.0
+    for job, done in within(left, left_s):
         count += 1
         cpu_s += done.cpu_s
-        found[job.scenario, job.policy, variant_of(job)].append(done.scores[0])
-        both, which = done.scores[0].both, f"{job.policy} {variant_of(job)}"
-        print(f"{job.scenario} {which} seed {job.seed}: {both:.4f}", flush=True)
+        score, which = done.scores[0], variant_of(job)
+        kept.add(job, score)
+        found[job.scenario, job.policy, which].append(score)
+        print(f"{job.scenario} {job.policy} {which} seed {job.seed}: {score.both:.4f}", flush=True)
     minutes = f"{args.budget_minutes:g} minutes, {cpu_s / 60:.0f} CPU minutes"
     note = f"{count} of {len(asked)} runs in {minutes}"
+    note += f" ({len(before)} kept from before)" if before else ""
     print(note)
     told = table(found, need)
     told["note"] = note
